@@ -1,0 +1,25 @@
+# Unit tests: the device models, the emulator and other pure code as plain Linux processes under ASan and UBSan.
+# Every tests/unit/test_NAME.c is one cmocka program, linked with all pure sources.
+
+PURE_SRC := $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate,arch/x86/hvm/$(d)/*.c))
+UNIT_CFLAGS := -std=gnu99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+	-Wall -Wextra -Werror -Wno-unused-parameter -Iinclude -Iarch/x86/include -Iarch/x86/hvm
+UNIT_OBJ := $(patsubst %.c,$(B)/unit/obj/%.o,$(PURE_SRC))
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+
+$(B)/unit/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(HOSTCC) $(UNIT_CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/unit/libpure.a: $(UNIT_OBJ)
+	rm -f $@ && ar rcs $@ $^
+
+# A test may name further libraries in LIBS_test_NAME.
+$(B)/unit/test_%: tests/unit/test_%.c $(B)/unit/libpure.a
+	$(HOSTCC) $(UNIT_CFLAGS) -MMD -MP $< $(B)/unit/libpure.a -lcmocka $(LIBS_test_$*) -o $@
+
+LIBS_test_emulate := -lunicorn -lZydis -lZycore
+
+.PHONY: unit
+unit: $(UNIT_TESTS)
+	@for t in $(UNIT_TESTS); do echo "== $$t"; $$t || exit 1; done

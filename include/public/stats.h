@@ -1,0 +1,60 @@
+/*
+ * What the hypervisor counts per domain: exits by reason and interrupts injected by source. The lists make the
+ * enumerations and the names that tools print.
+ */
+#ifndef METRONOME_PUBLIC_STATS_H
+#define METRONOME_PUBLIC_STATS_H
+
+#include "abi.h"
+
+/* X(NAME, text) */
+#define METRONOME_EXIT_REASONS(X) \
+    X(INTERRUPT, "host interrupt") \
+    X(WINDOW, "interrupt window") \
+    X(HLT, "HLT") \
+    X(PAUSE, "PAUSE") \
+    X(CPUID, "CPUID") \
+    X(MSR, "MSR") \
+    X(MSR_X2APIC, "MSR, x2APIC") \
+    X(CR, "control register") \
+    X(PORT, "port, in-hypervisor device") \
+    X(PORT_DM, "port, device model") \
+    X(MMIO_LAPIC, "MMIO, local APIC") \
+    X(MMIO_IOAPIC, "MMIO, I/O APIC") \
+    X(MMIO_HPET, "MMIO, HPET") \
+    X(MMIO_DM, "MMIO, device model") \
+    X(NPF, "nested page fault, other") \
+    X(VMMCALL, "VMMCALL") \
+    X(INSTRUCTION, "other intercepted instruction") \
+    X(EXCEPTION, "exception") \
+    X(NMI, "NMI") \
+    X(SHUTDOWN, "shutdown (triple fault)") \
+    X(OTHER, "other")
+
+#define METRONOME_INJECT_SOURCES(X) \
+    X(PIC, "8259 PIC (ExtINT)") \
+    X(LAPIC_TIMER, "local APIC timer") \
+    X(IPI, "IPI") \
+    X(IOAPIC, "I/O APIC pin") \
+    X(MSI, "MSI, device model") \
+    X(HPET_MSI, "MSI, HPET") \
+    X(LAPIC_LOCAL, "local APIC, other LVT") \
+    X(NMI, "NMI") \
+    X(EXCEPTION, "exception")
+
+#define X(name, text) METRONOME_EXIT_##name,
+enum metronome_exit_reason { METRONOME_EXIT_REASONS(X) METRONOME_EXIT_COUNT };
+#undef X
+#define X(name, text) METRONOME_INJECT_##name,
+enum metronome_inject_source { METRONOME_INJECT_SOURCES(X) METRONOME_INJECT_COUNT };
+#undef X
+
+struct metronome_stats {
+    uint64_t exits[32];    /* by enum metronome_exit_reason */
+    uint64_t injected[16]; /* by enum metronome_inject_source */
+    uint64_t guest_ticks;  /* TSC ticks spent inside the guest */
+    uint64_t zero[15];
+};
+METRONOME_ABI_SIZE(struct metronome_stats, 512);
+
+#endif

@@ -19,4 +19,4 @@ deps:
 clean:
 	rm -rf $(B)
 
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/packages -prune -o -type f -name '*.d' -print 2>/dev/null)

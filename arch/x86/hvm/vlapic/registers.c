@@ -1,0 +1,324 @@
+/*
+ * The local APIC's registers: one table for the xAPIC page and the x2APIC MSRs. The paths at the end of the file check
+ * size, mode, direction and reserved bits, so a handler sees only what an access changes.
+ */
+#include "internal.h"
+
+#define VERSION (0x14u | ((LVT_COUNT - 1u) << 16) | (1u << 24)) /* integrated; last LVT entry; EOI suppression */
+
+/* Where a register is there, and which way. */
+enum { PAGE_R = 1, PAGE_W = 2, MSR_R = 4, MSR_W = 8, PAGE = PAGE_R | PAGE_W, RO = PAGE_R | MSR_R, RW = PAGE | MSR_R | MSR_W };
+
+/* A write on its way to a handler: only writable bits of the value can be set. */
+struct access {
+    uint64_t now;
+    uint64_t value;
+    unsigned reg;
+};
+
+struct vlapic_register {
+    uint16_t access;
+    uint16_t field;    /* where its value lies in struct vlapic, if it has no read handler */
+    uint32_t writable; /* bits of the low word that a write changes */
+    uint64_t reserved; /* bits that WRMSR may not set */
+    uint64_t (*read)(const struct vlapic *s, uint64_t now);
+    void (*write)(struct vlapic *s, const struct access *a);
+};
+
+/* A register that other CPUs' destinations are matched with: the fabric must know of a change. */
+static void set_routed(struct vlapic *s, uint32_t *field, uint32_t value)
+{
+    if (*field != value)
+        s->map_generation++;
+    *field = value;
+}
+
+static uint64_t read_id(const struct vlapic *s, uint64_t now)
+{
+    (void)now;
+    return vlapic_x2apic(s) ? s->apic_id : s->xapic_id << 24;
+}
+
+static void write_id(struct vlapic *s, const struct access *a)
+{
+    set_routed(s, &s->xapic_id, (uint32_t)a->value >> 24);
+}
+
+static uint64_t read_version(const struct vlapic *s, uint64_t now)
+{
+    (void)s, (void)now;
+    return VERSION;
+}
+
+static void write_tpr(struct vlapic *s, const struct access *a)
+{
+    s->tpr = (uint32_t)a->value;
+    vlapic_update_ppr(s);
+}
+
+static uint64_t read_apr(const struct vlapic *s, uint64_t now)
+{
+    (void)now;
+    return vlapic_arbitration(s);
+}
+
+static void write_eoi(struct vlapic *s, const struct access *a)
+{
+    vlapic_eoi(s, a->now);
+}
+
+static uint64_t read_ldr(const struct vlapic *s, uint64_t now)
+{
+    (void)now;
+    return vlapic_x2apic(s) ? x2apic_ldr(s->apic_id) : s->ldr;
+}
+
+static void write_ldr(struct vlapic *s, const struct access *a)
+{
+    set_routed(s, &s->ldr, (uint32_t)a->value);
+}
+
+static void write_dfr(struct vlapic *s, const struct access *a)
+{
+    set_routed(s, &s->dfr, (uint32_t)a->value | DFR_FIXED);
+}
+
+/* Clearing the enable bit masks every LVT entry (SDM 11.4.7.2); what is requested or in service stays. */
+static void write_svr(struct vlapic *s, const struct access *a)
+{
+    uint32_t changed = s->svr ^ (uint32_t)a->value;
+    vlapic_advance(s, a->now);
+    s->svr = (uint32_t)a->value;
+    if (!(changed & SVR_ENABLE))
+        return;
+    s->map_generation++;
+    if (!(s->svr & SVR_ENABLE))
+        for (unsigned i = 0; i < LVT_COUNT; i++)
+            s->lvt[i] |= LVT_MASKED;
+}
+
+/* Any write shows the errors since the last one, and re-arms the error interrupt. */
+static void write_esr(struct vlapic *s, const struct access *a)
+{
+    (void)a;
+    s->esr = s->esr_pending;
+    s->esr_pending = 0;
+}
+
+static uint64_t read_icr(const struct vlapic *s, uint64_t now)
+{
+    (void)now;
+    return s->icr | (vlapic_x2apic(s) ? (uint64_t)s->icr_dest << 32 : 0);
+}
+
+static void write_icr(struct vlapic *s, const struct access *a)
+{
+    s->icr = (uint32_t)a->value;
+    if (vlapic_x2apic(s))
+        s->icr_dest = (uint32_t)(a->value >> 32);
+    vlapic_send(s);
+}
+
+static uint64_t read_icr_high(const struct vlapic *s, uint64_t now)
+{
+    (void)now;
+    return s->icr_dest << 24;
+}
+
+static void write_icr_high(struct vlapic *s, const struct access *a)
+{
+    s->icr_dest = (uint32_t)a->value >> 24;
+}
+
+/* The new value of an LVT entry: masked for as long as the APIC is software-disabled. */
+static uint32_t lvt_value(const struct vlapic *s, const struct access *a)
+{
+    return (uint32_t)a->value | ((s->svr & SVR_ENABLE) ? 0 : LVT_MASKED);
+}
+
+static void write_lvt(struct vlapic *s, const struct access *a)
+{
+    s->lvt[(a->reg - REG_LVT_TIMER) % LVT_COUNT] = lvt_value(s, a);
+}
+
+static void write_lvt_timer(struct vlapic *s, const struct access *a)
+{
+    uint32_t v = lvt_value(s, a);
+    vlapic_timer_lvt(s, a->now, (s->features & VLAPIC_TSC_DEADLINE) ? v : v & ~TIMER_DEADLINE);
+}
+
+/* LINT0 keeps its remote IRR while it stays fixed and level, and interrupts if the pin is asserted. */
+static void write_lvt_lint0(struct vlapic *s, const struct access *a)
+{
+    uint32_t v = lvt_value(s, a);
+    if ((v & LVT_LEVEL) && lvt_delivery(v) == DELIVER_FIXED)
+        v |= s->lvt[LVT_LINT0] & LVT_REMOTE_IRR;
+    s->lvt[LVT_LINT0] = v;
+    vlapic_lint0_level(s);
+}
+
+static void write_tmict(struct vlapic *s, const struct access *a)
+{
+    vlapic_timer_start(s, a->now, (uint32_t)a->value);
+}
+
+static uint64_t read_tmcct(const struct vlapic *s, uint64_t now)
+{
+    return vlapic_timer_count(s, now);
+}
+
+static void write_dcr(struct vlapic *s, const struct access *a)
+{
+    vlapic_timer_divide(s, a->now, (uint32_t)a->value);
+}
+
+static void write_self_ipi(struct vlapic *s, const struct access *a)
+{
+    vlapic_self_ipi(s, (uint8_t)a->value);
+}
+
+#define FIELD(name)    offsetof(struct vlapic, name), 0, 0, NULL, NULL
+#define ABOVE(bits)    (~(uint64_t)(bits))
+#define LVT(i, w, set) {RW, offsetof(struct vlapic, lvt[i]), (w), ABOVE((w) | LVT_STATUS), NULL, set}
+#define LINT(i, set)   {RW, offsetof(struct vlapic, lvt[i]), LVT_LINT_WRITABLE, ABOVE(0x1f7ff), NULL, set}
+#define VECTORS(reg, f)                                                                                                \
+    [(reg) + 0] = {RO, FIELD(f[0])}, [(reg) + 1] = {RO, FIELD(f[1])}, [(reg) + 2] = {RO, FIELD(f[2])},                 \
+    [(reg) + 3] = {RO, FIELD(f[3])}, [(reg) + 4] = {RO, FIELD(f[4])}, [(reg) + 5] = {RO, FIELD(f[5])},                 \
+    [(reg) + 6] = {RO, FIELD(f[6])}, [(reg) + 7] = {RO, FIELD(f[7])}
+
+/* SDM tables 11-1 (page) and 11-6 (MSRs). The read-only bits of an LVT entry may be written as they were read. */
+static const struct vlapic_register registers[REG_COUNT] = {
+    [REG_ID] = {RO | PAGE_W, 0, 0xff000000, 0, read_id, write_id},
+    [REG_VERSION] = {RO, 0, 0, 0, read_version, NULL},
+    [REG_TPR] = {RW, offsetof(struct vlapic, tpr), 0xff, ABOVE(0xff), NULL, write_tpr},
+    [REG_APR] = {PAGE_R, 0, 0, 0, read_apr, NULL},
+    [REG_PPR] = {RO, FIELD(ppr)},
+    [REG_EOI] = {PAGE | MSR_W, offsetof(struct vlapic, zero), 0, ABOVE(0), NULL, write_eoi},
+    [REG_RRD] = {PAGE_R, FIELD(zero)},
+    [REG_LDR] = {RO | PAGE_W, 0, 0xff000000, 0, read_ldr, write_ldr},
+    [REG_DFR] = {PAGE, offsetof(struct vlapic, dfr), 0xf0000000, 0, NULL, write_dfr},
+    [REG_SVR] = {RW, offsetof(struct vlapic, svr), SVR_WRITABLE, ABOVE(SVR_WRITABLE), NULL, write_svr},
+    VECTORS(REG_ISR, isr.word),
+    VECTORS(REG_TMR, tmr),
+    VECTORS(REG_IRR, irr.word),
+    [REG_ESR] = {RW, offsetof(struct vlapic, esr), 0, ABOVE(0), NULL, write_esr},
+    [REG_ICR] = {RW, 0, ICR_WRITABLE, ICR_RESERVED, read_icr, write_icr},
+    [REG_ICR_HIGH] = {PAGE, 0, 0xff000000, 0, read_icr_high, write_icr_high},
+    [REG_LVT_TIMER] = LVT(LVT_TIMER, LVT_TIMER_WRITABLE, write_lvt_timer),
+    [REG_LVT_THERMAL] = LVT(LVT_THERMAL, LVT_SENSOR_WRITABLE, write_lvt),
+    [REG_LVT_PMC] = LVT(LVT_PMC, LVT_SENSOR_WRITABLE, write_lvt),
+    [REG_LVT_LINT0] = LINT(LVT_LINT0, write_lvt_lint0),
+    [REG_LVT_LINT1] = LINT(LVT_LINT1, write_lvt),
+    [REG_LVT_ERROR] = LVT(LVT_ERROR, LVT_ERROR_WRITABLE, write_lvt),
+    [REG_TMICT] = {RW, offsetof(struct vlapic, tmict), ~0u, ABOVE(~0u), NULL, write_tmict},
+    [REG_TMCCT] = {RO, 0, 0, 0, read_tmcct, NULL},
+    [REG_DCR] = {RW, offsetof(struct vlapic, dcr), DCR_WRITABLE, ABOVE(DCR_WRITABLE), NULL, write_dcr},
+    [REG_SELF_IPI] = {MSR_W, 0, 0xff, ABOVE(0xff), NULL, write_self_ipi},
+};
+
+static uint64_t read_register(const struct vlapic *s, uint64_t now, const struct vlapic_register *r)
+{
+    return r->read ? r->read(s, now) : *(const uint32_t *)((const char *)s + r->field);
+}
+
+/* The register at a page offset; NULL, and an error logged, where the page has none. */
+static const struct vlapic_register *page_register(struct vlapic *s, unsigned offset)
+{
+    unsigned reg = offset >> 4;
+    if (reg < REG_COUNT && (registers[reg].access & PAGE))
+        return &registers[reg];
+    vlapic_error(s, ESR_REGISTER);
+    return NULL;
+}
+
+uint64_t vlapic_read(struct vlapic *s, uint64_t now, unsigned offset, unsigned size)
+{
+    const struct vlapic_register *r;
+    unsigned byte = offset & 15;
+    if (offset > 0xfff || (size != 1 && size != 2 && size != 4) || byte + size > 4)
+        return all_ones(size);
+    vlapic_advance(s, now);
+    r = page_register(s, offset);
+    return r ? (read_register(s, now, r) >> (byte * 8)) & all_ones(size) : 0;
+}
+
+void vlapic_write(struct vlapic *s, uint64_t now, unsigned offset, unsigned size, uint64_t value)
+{
+    const struct vlapic_register *r;
+    if (offset > 0xfff || (offset & 15) || size != 4)
+        return;
+    r = page_register(s, offset);
+    if (r && (r->access & PAGE_W)) {
+        struct access a = {now, value & r->writable, offset >> 4};
+        r->write(s, &a);
+    }
+}
+
+static bool x2apic_read(struct vlapic *s, uint64_t now, uint32_t reg, uint64_t *value)
+{
+    if (!vlapic_x2apic(s) || reg >= REG_COUNT || !(registers[reg].access & MSR_R))
+        return false;
+    vlapic_advance(s, now);
+    *value = read_register(s, now, &registers[reg]);
+    return true;
+}
+
+static bool x2apic_write(struct vlapic *s, uint64_t now, uint32_t reg, uint64_t value)
+{
+    const struct vlapic_register *r = &registers[reg % REG_COUNT];
+    struct access a = {now, value & (r->writable | ABOVE(~0u)), reg};
+    if (!vlapic_x2apic(s) || reg >= REG_COUNT || !(r->access & MSR_W) || (value & r->reserved))
+        return false;
+    if (reg == REG_LVT_TIMER && (value & TIMER_DEADLINE) && !(s->features & VLAPIC_TSC_DEADLINE))
+        return false;
+    r->write(s, &a);
+    return true;
+}
+
+bool vlapic_msr_read(struct vlapic *s, uint64_t now, uint32_t msr, uint64_t *value)
+{
+    if (msr - MSR_X2APIC_FIRST <= MSR_X2APIC_LAST - MSR_X2APIC_FIRST)
+        return x2apic_read(s, now, msr - MSR_X2APIC_FIRST, value);
+    switch (msr) {
+    case MSR_TSC_DEADLINE:
+        if (!(s->features & VLAPIC_TSC_DEADLINE))
+            return false;
+        vlapic_advance(s, now);
+        *value = s->tsc_deadline;
+        return true;
+    case MSR_APIC_BASE:
+        *value = s->apic_base;
+        return true;
+    case MSR_TSC:
+        *value = now + s->tsc_adjust;
+        return true;
+    case MSR_TSC_ADJUST:
+        *value = s->tsc_adjust;
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool vlapic_msr_write(struct vlapic *s, uint64_t now, uint32_t msr, uint64_t value)
+{
+    if (msr - MSR_X2APIC_FIRST <= MSR_X2APIC_LAST - MSR_X2APIC_FIRST)
+        return x2apic_write(s, now, msr - MSR_X2APIC_FIRST, value);
+    switch (msr) {
+    case MSR_TSC_DEADLINE:
+        if (!(s->features & VLAPIC_TSC_DEADLINE))
+            return false;
+        vlapic_write_deadline(s, now, value);
+        return true;
+    case MSR_APIC_BASE:
+        return vlapic_write_base(s, now, value);
+    case MSR_TSC:
+        vlapic_write_adjust(s, now, value - now);
+        return true;
+    case MSR_TSC_ADJUST:
+        vlapic_write_adjust(s, now, value);
+        return true;
+    default:
+        return false;
+    }
+}

@@ -68,10 +68,13 @@ static uint32_t decode(const struct vpit_channel *c, uint16_t raw)
     return ((raw >> 12) * 1000u + ((raw >> 8) & 15) * 100u + ((raw >> 4) & 15) * 10u + (raw & 15)) % 10000;
 }
 
-/* A number as the chip's 16 bits. */
-static uint16_t encode(const struct vpit_channel *c, uint32_t n)
+/* The counting element as the chip shows it. */
+static uint16_t shown(const struct vpit_channel *c)
 {
-    n %= modulus(c);
+    uint32_t n = c->ce % modulus(c);
+
+    if (!c->counting)
+        return (uint16_t)c->ce;
     if (!(c->control & CW_BCD))
         return (uint16_t)n;
     return (uint16_t)(n / 1000 << 12 | n / 100 % 10 << 8 | n / 10 % 10 << 4 | n % 10);
@@ -142,7 +145,7 @@ static void count_once(struct vpit_channel *c, struct line *out, uint64_t t, uin
     c->ce = (uint32_t)((c->ce + m - d % m) % m);
 }
 
-/* Mode 2: `d` clocks of counting after clock `t`. OUT is low while ce is 1; the next clock reloads and raises it. */
+/* Mode 2: `d` clocks of counting after clock `t`, at least one. OUT is low while ce is 1; the next clock reloads and raises it. */
 static void count_rate(struct vpit_channel *c, struct line *out, uint64_t t, uint64_t d)
 {
     if (d < c->ce) {
@@ -190,13 +193,11 @@ static void count_square(struct vpit_channel *c, struct line *out, uint64_t t, u
     c->ce = n - c->odd - 2 * in_cycle;
 }
 
-/* `d` clocks after clock `t`, with no event between them. */
+/* `d` clocks, at least one, after clock `t`, with no event between them. */
 static void advance_channel(struct vpit_channel *c, struct line *out, uint64_t t, uint64_t d)
 {
     bool load_first = load_due(c);
 
-    if (d == 0)
-        return;
     if (modes[mode_bits(c)].strobe && !out->level)
         pulse(out, 1, t + 1, true);
     c->trigger = 0;
@@ -265,7 +266,7 @@ static void latch_count(struct vpit_channel *c)
 {
     if (c->latched)
         return;
-    c->latch = encode(c, c->ce);
+    c->latch = shown(c);
     c->latched = (uint8_t)access_mode(c); /* its two bits are LSB and MSB */
 }
 
@@ -292,11 +293,9 @@ static void read_back(struct vpit *s, uint8_t command)
 /* A control word stops the counter, sets OUT to the mode's beginning and forgets counts and latches, all but ce's bits. */
 static void program(struct vpit_channel *c, struct line *out, uint64_t now, uint8_t control)
 {
-    uint16_t raw = encode(c, c->ce);
-    struct vpit_channel fresh = {.control = control, .gate = c->gate, .null = 1};
+    struct vpit_channel fresh = {.ce = shown(c), .control = control, .gate = c->gate, .null = 1};
 
     *c = fresh;
-    c->ce = decode(c, raw);
     line_set(out, now, modes[mode_bits(c)].idle_out);
 }
 
@@ -338,7 +337,7 @@ static uint8_t read_latch(struct vpit_channel *c)
 
 static uint8_t read_count(struct vpit_channel *c)
 {
-    uint16_t count = encode(c, c->ce);
+    uint16_t count = shown(c);
     bool msb = access_mode(c) == RW_MSB || c->read_msb;
 
     if (c->status_latched) {
@@ -437,7 +436,7 @@ static bool check_counter(const struct vpit_channel *c, bool out)
     if ((c->counting && !c->written) || (!c->counting && (!c->null || c->done || c->odd)))
         return false;
     if (!c->counting)
-        return c->ce < modulus(c) && out == modes[m].idle_out;
+        return c->ce <= 0xffff && out == modes[m].idle_out;
     if (square_wave(c))
         return c->ce <= modulus(c) && c->ce % 2 == 0 && (c->ce || (c->odd && out)) && (out || c->gate) && !c->done;
     if (c->odd)

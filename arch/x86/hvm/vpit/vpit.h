@@ -33,7 +33,7 @@
 #define VPIT_REFRESH_TICKS 18u /* 15.085 us between two flips of the refresh toggle */
 
 struct vpit_channel {
-    uint32_t ce;      /* counting element, as a number; the chip shows it modulo 65536 or 10000 */
+    uint32_t ce;      /* counting element: a number, shown modulo 65536 or 10000; the bits themselves until it is loaded */
     uint16_t cr;      /* count register, as last written in full */
     uint16_t latch;   /* output latch, as the chip would show it */
     uint8_t latched;  /* bytes of it not read yet: 1 = LSB, 2 = MSB */

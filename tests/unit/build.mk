@@ -1,15 +1,20 @@
 # Unit tests: the device models, the emulator and other pure code as plain Linux processes under ASan and UBSan.
 # Every tests/unit/test_NAME.c is one cmocka program, linked with all pure sources.
 
-PURE_SRC := $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate,arch/x86/hvm/$(d)/*.c))
+PURE_SRC := $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart,arch/x86/hvm/$(d)/*.c))
 UNIT_CFLAGS := -std=gnu99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
-	-Wall -Wextra -Werror -Wno-unused-parameter -Iinclude -Iarch/x86/include -Iarch/x86/hvm
-UNIT_OBJ := $(patsubst %.c,$(B)/unit/obj/%.o,$(PURE_SRC))
+	-Wall -Wextra -Werror -Wno-unused-parameter -iquote include -Iarch/x86/include -Iarch/x86/hvm $(FIRMWARE_CFLAGS)
+UNIT_OBJ := $(patsubst %,$(B)/unit/obj/%.o,$(PURE_SRC) $(FIRMWARE_SRC))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 
-$(B)/unit/obj/%.o: %.c
+$(B)/unit/obj/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(HOSTCC) $(UNIT_CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/unit/obj/%.S.o: %.S
+	@mkdir -p $(@D)
+	$(HOSTCC) $(UNIT_CFLAGS) -c $< -o $@
+$(B)/unit/obj/firmware/acpi/aml.S.o: $(B)/firmware/module.aml
 
 $(B)/unit/libpure.a: $(UNIT_OBJ)
 	rm -f $@ && ar rcs $@ $^

@@ -2,6 +2,10 @@
  * The instruction emulator: decodes and runs one guest instruction whose memory or port operand is a device, and tells
  * the length of any instruction whose exit must be skipped. A pure function of registers, mode, bytes and callbacks:
  * no locks, no allocation, no clock, no globals; it compiles for the hypervisor (no SSE) and for a Linux process.
+ *
+ * An update of RAM (any read-modify-write, with or without LOCK) is one compare-and-exchange; where another vCPU was faster
+ * the call returns EMU_OK with nothing changed and RIP unmoved, and the guest simply executes the instruction again. An
+ * update that straddles two pages of RAM is not atomic.
  */
 #ifndef METRONOME_EMULATE_H
 #define METRONOME_EMULATE_H
@@ -35,6 +39,7 @@ struct emu_regs {
     struct emu_segment seg[EMU_SEGMENTS];
     uint32_t pkru;
     uint8_t cpl;
+    uint8_t physical_bits; /* MAXPHYADDR as the guest's CPUID tells it; 0 counts as 52. Bits above are reserved in tables. */
 };
 
 struct emu_exception {
@@ -50,6 +55,7 @@ struct emu_exception {
  */
 struct emu_rep {
     bool is_port;      /* device address is a port, not a gpa */
+    bool fill;         /* STOS: every access writes `value`; there is no RAM side */
     bool to_device;    /* the device is written */
     bool backwards;    /* DF: addresses go down */
     uint8_t size;      /* of one access: 1, 2, 4, 8 */
@@ -57,7 +63,18 @@ struct emu_rep {
     uint64_t ram_gpa;  /* gpa of the first element in RAM */
     uint32_t count;    /* iterations possible */
     uint32_t done;     /* out: iterations done */
+    uint64_t value;    /* with fill */
 };
+
+/*
+ * How an access reaches a device. Inside one page: one callback of the operand's size, whatever its alignment (16 bytes:
+ * two of 8, the lower first). Across a page edge: each page's part goes alone, in naturally aligned powers of two from
+ * the lower address up (7 bytes before the edge are 1, 2 and 4), so a part in RAM never reaches a device. Reads go in
+ * order of addresses; of a write that has a part in RAM, the device's part goes first, for it may still have to wait.
+ * Both pages are translated, for every operand, before the first callback. No instruction, and no iteration of one,
+ * makes more than EMU_ACCESSES callbacks.
+ */
+enum { EMU_ACCESSES = 8 };
 
 /*
  * What the emulator needs of its caller. A status other than EMU_OK stops the instruction. After EMU_WAIT the caller runs
@@ -78,9 +95,18 @@ struct emu_ops {
     void (*xmm_write)(void *ctx, unsigned reg, const uint64_t value[2]);
     /* False if the I/O permission (IOPL, TSS bitmap) refuses a port access; only called where CPL > IOPL or in VM86. */
     bool (*port_allowed)(void *ctx, uint16_t port, unsigned size);
+    /*
+     * Optional: one or more iterations of a REP are finished, with registers committed. A caller that records accesses
+     * for EMU_WAIT forgets them here, since the next run starts with the next iteration. NULL: a call returns (EMU_OK, RIP
+     * unmoved) after each iteration or run that reached a device, so that a record never spans iterations.
+     */
+    void (*retire)(void *ctx);
 };
 
-/* A decoded instruction; also kept by the caller's decode cache. */
+/*
+ * A decoded instruction; also kept by the caller's decode cache, whose key must hold what the decoder looked at besides the
+ * bytes: CR0.PE, RFLAGS.VM, EFER.LMA, and L and D of CS.
+ */
 struct emu_insn {
     uint8_t bytes[15];
     uint8_t length;       /* whole, 1-15; 0: not decoded */
@@ -95,8 +121,14 @@ struct emu_insn {
     bool lock, operand_override;
     uint8_t sib;
     int64_t displacement;
-    uint64_t immediate;
+    uint64_t immediate;       /* sign-extended where the instruction does so; moffs addresses too */
+    /* The rest is the emulator's own. */
+    uint8_t handler;          /* index of the function that runs it; 0: none */
+    uint8_t base, index;      /* of the memory operand: gpr numbers, or EMU_NO_REGISTER; base also EMU_BASE_RIP */
+    uint8_t scale;            /* shift of the index */
+    uint8_t memory_segment;   /* EMU_*: the override, where it counts, or the default */
 };
+enum { EMU_NO_REGISTER = 16, EMU_BASE_RIP = 17 };
 
 struct emu {
     struct emu_regs regs;             /* in and out */
@@ -105,6 +137,7 @@ struct emu {
     struct emu_exception exception;   /* out, with EMU_EXCEPTION */
     struct emu_insn insn;             /* out: what ran */
     uint32_t budget;                  /* most REP iterations per call (at least 1); RIP stays while REP is unfinished */
+    uint32_t accesses;                /* out: device and port callbacks made by this call */
 };
 
 /* Access kinds for a page walk: bits of the page-fault error code (Intel SDM 3A 4.7). */
@@ -113,6 +146,8 @@ enum { EMU_READ = 0, EMU_WRITE = 2, EMU_USER = 4, EMU_FETCH = 16, EMU_IMPLICIT =
 /*
  * Translates a linear address by the guest's page tables in its present mode, setting A and D bits (atomically; none
  * on a fault). Returns EMU_OK with *gpa, or EMU_EXCEPTION with e->exception a #PF. A table outside RAM reads as absent.
+ * PAE's four top entries are read from memory each time. Where other vCPUs keep changing the entries under the walk, it
+ * ends in a spurious #PF: the guest tries again.
  */
 enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, uint64_t *gpa);
 
@@ -124,6 +159,12 @@ enum emu_status emu_fetch(struct emu *e, uint8_t bytes[15], unsigned *n);
 
 /* Decodes `n` bytes in the mode of `r`. True: insn is complete with its length. False: unknown, too long or too few bytes. */
 bool emu_decode(const struct emu_regs *r, const uint8_t *bytes, unsigned n, struct emu_insn *insn);
+
+/*
+ * Fetches and decodes the instruction at CS:RIP and moves RIP past it, for an exit whose instruction is not to run. RIP
+ * wraps at 32 bits outside 64-bit mode (IP does not wrap at 16: the next fetch checks it against the limit). Clears RF.
+ */
+enum emu_status emu_skip(struct emu *e);
 
 /* Fetches, decodes and runs the instruction at CS:RIP. EMU_OK leaves RIP at the next one (or at a REP that is not finished). */
 enum emu_status emu_run(struct emu *e);

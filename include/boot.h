@@ -35,4 +35,7 @@ extern struct boot_info boot_info;
  * `name` has the empty value. */
 bool boot_option(const char *name, char *value, unsigned size);
 
+/* The same as a decimal or 0x-prefixed number; false also if it is none. */
+bool boot_option_number(const char *name, uint64_t *value);
+
 #endif

@@ -41,6 +41,9 @@ void panic(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2
             panic("%s:%d: %s", __FILE__, __LINE__, #condition); \
     } while (0)
 
+/* From here on the lock is ignored: its holder has been stopped. */
+void console_unlock_for_panic(void);
+
 /* Ends the outer machine: on an emulator through its isa-debug-exit port 0xf4 where the command line has `exit=PORT`,
  * else ACPI-less: CPUs halt. `code` 0: all went well. */
 void machine_stop(int code) __attribute__((noreturn));

@@ -2,10 +2,13 @@
 
 HV_CFLAGS := -std=gnu99 -O2 -g -ffreestanding -fno-pic -fno-pie -mcmodel=kernel -mno-red-zone -mgeneral-regs-only \
 	-fstack-protector-strong -mstack-protector-guard=global -fno-strict-aliasing -fno-common -fno-omit-frame-pointer \
-	-fcf-protection=none -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wvla -Iinclude -Iarch/x86/include -Iarch/x86/hvm
+	-fno-optimize-sibling-calls -fcf-protection=none -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wvla \
+	-Iinclude -Iarch/x86/include -Iarch/x86/hvm
+HV_LDFLAGS := -nostdlib -static -z max-page-size=4096 -z noexecstack --no-warn-rwx-segments --build-id=none
 HV_SRC := $(wildcard arch/x86/*/*.c arch/x86/hvm/*/*.c common/*.c arch/x86/*/*.S arch/x86/hvm/*/*.S)
 HV_OBJ := $(patsubst %,$(B)/hv/%.o,$(HV_SRC))
 HV_LDS := arch/x86/boot/metronome.lds
+HV_SYMBOLS := arch/x86/boot/symbols.py
 
 $(B)/hv/%.c.o: %.c
 	@mkdir -p $(@D)
@@ -14,3 +17,34 @@ $(B)/hv/%.c.o: %.c
 $(B)/hv/%.S.o: %.S
 	@mkdir -p $(@D)
 	$(CC) $(HV_CFLAGS) -D__ASSEMBLY__ -MMD -MP -c $< -o $@
+
+# GCC would make calls to the very functions out of the loops in here.
+$(B)/hv/common/string.c.o: HV_CFLAGS += -fno-tree-loop-distribute-patterns
+
+$(B)/hv/metronome.lds: $(HV_LDS) arch/x86/boot/layout.h
+	@mkdir -p $(@D)
+	$(CC) -E -P -x c -D__ASSEMBLY__ -Iarch/x86/boot $< -o $@
+
+# Others add to HV_OBJ after this file: expanded late.
+.SECONDEXPANSION:
+
+# Linked twice: the table of function names is made from the first image and lies behind all it names.
+$(B)/hv/symbols0.S: $(HV_SYMBOLS)
+	@mkdir -p $(@D)
+	$(PYTHON) $(HV_SYMBOLS) </dev/null >$@
+
+$(B)/hv/pass1.elf: $$(HV_OBJ) $(B)/hv/symbols0.o $(B)/hv/metronome.lds
+	$(LD) $(HV_LDFLAGS) -T $(B)/hv/metronome.lds $(HV_OBJ) $(B)/hv/symbols0.o -o $@
+
+$(B)/hv/symbols1.S: $(B)/hv/pass1.elf $(HV_SYMBOLS)
+	nm -n $< | $(PYTHON) $(HV_SYMBOLS) >$@
+
+$(B)/hv/symbols%.o: $(B)/hv/symbols%.S
+	$(CC) -c $< -o $@
+
+$(B)/metronome.elf64: $$(HV_OBJ) $(B)/hv/symbols1.o $(B)/hv/metronome.lds
+	$(LD) $(HV_LDFLAGS) -T $(B)/hv/metronome.lds $(HV_OBJ) $(B)/hv/symbols1.o -o $@
+
+# What loaders take: 32-bit, since QEMU's multiboot loader refuses other ELF files. metronome.elf64 is for gdb and addr2line.
+$(B)/metronome.elf: $(B)/metronome.elf64
+	objcopy -O elf32-i386 -S $< $@

@@ -37,6 +37,36 @@ static inline void wrmsr(uint32_t msr, uint64_t value)
     __asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
 }
 
+/* Like rdmsr and wrmsr; false where the CPU raises #GP. The trap handler goes on at the second address of the fixup entry. */
+#define FIXUP(from, to) ".pushsection .fixups, \"a\"; .quad " from ", " to "; .popsection"
+static inline bool rdmsr_safe(uint32_t msr, uint64_t *value)
+{
+    uint32_t lo = 0, hi = 0, ok = 0;
+    __asm__ volatile("1: rdmsr; inc %2; 2:" FIXUP("1b", "2b") : "+a"(lo), "+d"(hi), "+r"(ok) : "c"(msr) : "cc");
+    *value = ok ? (uint64_t)hi << 32 | lo : 0;
+    return ok;
+}
+
+static inline bool wrmsr_safe(uint32_t msr, uint64_t value)
+{
+    uint32_t ok = 0;
+    __asm__ volatile("1: wrmsr; inc %0; 2:" FIXUP("1b", "2b")
+                     : "+r"(ok)
+                     : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+                     : "memory", "cc");
+    return ok;
+}
+
+/* Reads memory that may not be mapped. */
+static inline bool read_safe(const void *address, uint64_t *value)
+{
+    uint32_t ok = 0;
+    uint64_t v = 0;
+    __asm__ volatile("1: mov (%2), %1; inc %0; 2:" FIXUP("1b", "2b") : "+r"(ok), "+&r"(v) : "r"(address) : "memory", "cc");
+    *value = v;
+    return ok;
+}
+
 static inline void outb(uint16_t port, uint8_t value)
 {
     __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
@@ -86,6 +116,20 @@ static inline void sti(void)
 static inline void pause(void)
 {
     __asm__ volatile("pause" : : : "memory");
+}
+
+/* Interrupts off, and back to what they were. */
+static inline uint64_t irq_save(void)
+{
+    uint64_t flags;
+    __asm__ volatile("pushfq; pop %0; cli" : "=r"(flags) : : "memory");
+    return flags;
+}
+
+static inline void irq_restore(uint64_t flags)
+{
+    if (flags & 1u << 9)
+        sti();
 }
 
 /* Interrupts are taken from the HLT on: the STI shadow covers the gap, so a wake-up between check and halt is not lost. */

@@ -22,7 +22,9 @@ struct pcpu {
     struct vcpu *current;           /* the vCPU whose state is in the CPU's registers, or NULL */
     struct hvm_pcpu *hvm;           /* arch/x86/hvm's own */
     volatile uint32_t nmi_count;    /* NMIs taken while not in a guest */
-    bool online;
+    volatile uint32_t stray_interrupts; /* on a vector without a handler */
+    volatile bool online;
+    uint32_t tlb_seen;              /* arch/x86/mm: the last flush this CPU took part in */
     void *stack, *nmi_stack, *df_stack, *mc_stack; /* lowest bytes */
     uint64_t gdt[8];
     uint8_t tss[104] __attribute__((aligned(16)));
@@ -44,7 +46,7 @@ enum {
     VECTOR_DYNAMIC_END = 0xdf,
     VECTOR_KICK = 0xf0,     /* IPI: look at your work */
     VECTOR_TIMER = 0xf1,    /* local APIC timer */
-    VECTOR_STOP = 0xf2,     /* IPI: panic on another CPU */
+    VECTOR_FLUSH = 0xf2,    /* IPI: arch/x86/mm, nothing but tlb_sync() */
     VECTOR_SPURIOUS = 0xff,
 };
 
@@ -53,6 +55,9 @@ typedef void irq_handler(void *argument);
 void irq_set_handler(uint8_t vector, irq_handler *handler, void *argument);
 /* A free vector with its handler, or -1. */
 int irq_alloc(irq_handler *handler, void *argument);
+
+/* What the interrupt entry does; for a backend whose CPU has already acknowledged the interrupt (VMX acknowledge on exit). */
+void irq_dispatch(uint8_t vector);
 
 /* Sends a fixed IPI to one pCPU; never waits longer than the ICR needs. Works with interrupts off. */
 void ipi_send(unsigned cpu, uint8_t vector);
@@ -69,7 +74,7 @@ extern uint64_t tsc_hz;
 /* What the boot CPU has; the same on all. */
 struct cpu_features {
     bool svm, vmx, npt, nrips, vmcb_clean, flush_by_asid, decode_assists, tsc_scaling, avic, vgif, pause_filter;
-    bool invariant_tsc, tsc_deadline, x2apic, xsave, pku, smep, smap, nx, gib_pages, fsgsbase, la57, erms;
+    bool invariant_tsc, tsc_deadline, x2apic, xsave, pku, smep, smap, umip, nx, gib_pages, fsgsbase, la57, erms;
     bool on_tcg, on_bochs; /* named quirks only */
     uint8_t phys_bits;
     uint32_t asids;

@@ -39,6 +39,9 @@ enum map_type { MAP_MEMORY /* write-back */, MAP_DEVICE /* uncached */, MAP_READ
 void *map_physical(uint64_t physical, uint64_t size, enum map_type type);
 void unmap_physical(void *p, uint64_t size);
 
+/* Drops this CPU's translations of what has been unmapped meanwhile; each interrupt does it. */
+void tlb_sync(void);
+
 /* A stack with a guard page below it; returns its lowest usable byte. Size is STACK_SIZE, alignment too. */
 #define STACK_SIZE 32768ull
 void *alloc_stack(void);

@@ -13,7 +13,7 @@ static bool base_is_legal(const struct vlapic *s, uint64_t value)
     if (extd && !en)
         return false;
     if (extd && !(s->apic_base & APIC_BASE_EN))
-        return false; /* disabled -> x2APIC */
+        return false;                          /* disabled -> x2APIC */
     return !(vlapic_x2apic(s) && en && !extd); /* x2APIC -> xAPIC */
 }
 

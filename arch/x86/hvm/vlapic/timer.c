@@ -51,20 +51,14 @@ void vlapic_timer_expire(struct vlapic *s, uint64_t now)
     timer_fire(s, n, expiry);
 }
 
-/* The current count: what is left to the expiry, rounded up to whole counts. */
+/* The current count: what is left to the expiry, rounded up to whole counts. The caller has advanced the timer. */
 uint32_t vlapic_timer_count(const struct vlapic *s, uint64_t now)
 {
     unsigned shift = divide_shift(s->dcr);
-    uint64_t period = (uint64_t)s->tmict << shift, left;
-    if (s->timer_expiry == NEVER || !period)
+    uint64_t left = s->timer_expiry - now;
+    if (s->timer_expiry == NEVER || now >= s->timer_expiry)
         return 0;
-    if (now < s->timer_expiry)
-        left = s->timer_expiry - now;
-    else if (timer_mode(s) == TIMER_PERIODIC)
-        left = period - (now - s->timer_expiry) % period;
-    else
-        return 0;
-    if (left >= period)
+    if (left >= (uint64_t)s->tmict << shift) /* just started, or TSC-deadline mode: its initial count is 0 */
         return s->tmict;
     return (uint32_t)((left + (1u << shift) - 1) >> shift);
 }

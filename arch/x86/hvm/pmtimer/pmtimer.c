@@ -43,7 +43,7 @@ void pmtimer_advance(struct pmtimer *s, uint64_t now)
     if (now <= s->seen)
         return;
     s->seen = now;
-    if (change <= now && !(s->sts & PM1_TMR)) {
+    if (change != NEVER && change <= now && !(s->sts & PM1_TMR)) {
         s->sts |= PM1_TMR;
         update(s, change);
     }

@@ -1,0 +1,2 @@
+/* CMOS RAM contents: cmos_fill() of platform.h. */
+#include "platform.h"

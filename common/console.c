@@ -65,6 +65,25 @@ static void print(const char *bytes, size_t n)
     }
 }
 
+static void put_line(const char *prefix, const char *text)
+{
+    uint64_t flags = irq_save();
+    typeof(lines[0]) *line = &lines[this_cpu()->id];
+    const char *parts[] = {line->length ? "" : prefix, text};
+    for (unsigned i = 0; i < 2; i++) {
+        size_t n = strlen(parts[i]), room = LINE_SIZE - line->length;
+        memcpy(line->text + line->length, parts[i], n < room ? n : room);
+        line->length += (unsigned)(n < room ? n : room);
+    }
+    if (line->length == LINE_SIZE || (line->length && line->text[line->length - 1] == '\n')) {
+        uint64_t inner = enter();
+        print(line->text, line->length);
+        leave(inner);
+        line->length = 0;
+    }
+    irq_restore(flags);
+}
+
 void log_at(enum log_level l, const char *format, ...)
 {
     static const char *const prefix[] = {"error: ", "warning: ", "", ""};
@@ -76,23 +95,17 @@ void log_at(enum log_level l, const char *format, ...)
     va_start(args, format);
     vformat_line(text, sizeof text, format, args);
     va_end(args);
+    put_line(prefix[l], text);
+}
 
-    uint64_t flags = irq_save();
-    typeof(lines[0]) *line = &lines[this_cpu()->id];
-    if (!line->length) {
-        memcpy(line->text, prefix[l], strlen(prefix[l]));
-        line->length = (unsigned)strlen(prefix[l]);
-    }
-    size_t n = strlen(text), room = LINE_SIZE - line->length;
-    memcpy(line->text + line->length, text, n < room ? n : room);
-    line->length += (unsigned)(n < room ? n : room);
-    if (line->length == LINE_SIZE || (n && text[n - 1] == '\n')) {
-        uint64_t inner = enter();
-        print(line->text, line->length);
-        leave(inner);
-        line->length = 0;
-    }
-    irq_restore(flags);
+void console_print(const char *format, ...)
+{
+    char text[LINE_SIZE];
+    va_list args;
+    va_start(args, format);
+    vformat_line(text, sizeof text, format, args);
+    va_end(args);
+    put_line("", text);
 }
 
 void console_write(const char *bytes, size_t n)

@@ -24,6 +24,9 @@ void log_at(enum log_level level, const char *format, ...) __attribute__((format
 #define log_info(...) log_at(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
 
+/* Part of a line, whatever the level, without "error: " and the like. */
+void console_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* Writes bytes as they are: a guest's console, in a machine where it has no other. */
 void console_write(const char *bytes, size_t n);
 /* A byte typed on COM1, or -1. */

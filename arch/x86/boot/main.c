@@ -46,13 +46,15 @@ static void boot_with_memory(void)
     selftest_run();
     hvm_boot();
     __atomic_store_n(&booted, true, __ATOMIC_RELEASE);
+    for (unsigned i = 1; i < pcpu_count; i++)
+        ipi_send(i, VECTOR_FLUSH); /* does nothing but end the halt */
     hvm_cpu_loop();
 }
 
 void cpu_main(void)
 {
     while (!__atomic_load_n(&booted, __ATOMIC_ACQUIRE))
-        pause();
+        sti_hlt_cli(); /* halted, so that on an emulator the boot CPU has the host to itself */
     hvm_cpu_loop();
 }
 

@@ -9,6 +9,7 @@
 #include "string.h"
 
 #define MAX_FRAMES 32
+#define MAX_REPEATS 1000 /* a damaged chain may run in a circle */
 #define NOBODY UINT32_MAX
 
 static uint32_t panicking = NOBODY; /* the CPU that prints */
@@ -28,23 +29,30 @@ static void print_address(const char *title, uint64_t address)
 {
     uint64_t offset;
     const char *name = symbol_at(address, &offset);
-    log_error("%s%016llx", title, (unsigned long long)address);
+    console_print("%s%016llx", title, (unsigned long long)address);
     if (name)
-        log_error(" %s+%#llx", name, (unsigned long long)offset);
-    log_error("\n");
+        console_print(" %s+%#llx", name, (unsigned long long)offset);
+    console_print("\n");
 }
 
 /* Frames as -fno-omit-frame-pointer lays them: the caller's RBP, then the return address. */
 static void print_backtrace(uint64_t rip, uint64_t rbp)
 {
-    log_error("backtrace:\n");
+    uint64_t next, from = rip;
+    unsigned again = 0;
+    console_print("backtrace:\n");
     print_address("  ", rip);
-    for (unsigned i = 0; i < MAX_FRAMES && rbp; i++) {
-        uint64_t next, from;
-        if (rbp & 7 || !read_safe((void *)rbp, &next) || !read_safe((void *)(rbp + 8), &from) || !from)
-            return;
+    for (unsigned i = 0; i < MAX_FRAMES; rbp = next) {
+        uint64_t last = from;
+        if (!rbp || rbp & 7 || !read_safe((void *)rbp, &next) || !read_safe((void *)(rbp + 8), &from) || !from)
+            break;
+        if (from == last && ++again < MAX_REPEATS)
+            continue;
+        if (again)
+            console_print("  ... %u times the same\n", again);
+        again = 0;
         print_address("  ", from);
-        rbp = next;
+        i++;
     }
 }
 
@@ -61,8 +69,8 @@ static void print_registers(const struct trap_frame *f)
     };
     print_address("RIP ", f->rip);
     for (unsigned i = 0; i < sizeof r / sizeof *r; i++)
-        log_error("%s %016llx%s", r[i].name, (unsigned long long)r[i].value, i % 4 == 3 ? "\n" : "  ");
-    log_error("\n");
+        console_print("%s %016llx%s", r[i].name, (unsigned long long)r[i].value, i % 4 == 3 ? "\n" : "  ");
+    console_print("\n");
 }
 
 /* Only the first CPU to arrive returns, the others having been stopped; a panic within a panic says so and ends. */
@@ -76,7 +84,7 @@ static void claim(void)
         return;
     }
     if (expected == me) {
-        log_error("\npanic within a panic\n");
+        console_print("\npanic within a panic\n");
         machine_stop(1);
     }
     panic_stop_here();
@@ -87,8 +95,8 @@ static void __attribute__((noreturn)) report(const struct trap_frame *frame, con
     char text[256];
     claim();
     vformat_line(text, sizeof text, format, args);
-    log_error("\n");
-    log_error("panic on CPU %u: %s\n", this_cpu()->id, text);
+    console_print("\n");
+    console_print("panic on CPU %u: %s\n", this_cpu()->id, text);
     print_registers(frame);
     print_backtrace(frame->rip, frame->rbp);
     machine_stop(1);

@@ -28,18 +28,24 @@ struct pcpu *pcpu_create(unsigned id, uint32_t apic_id); /* NULL: no memory */
 void features_detect(void);
 void features_enable(void); /* CR0, CR4, EFER, PAT of the running CPU */
 
+/* Low memory mapped at its own address, executable, while CPUs start (arch/x86/mm). */
+bool mm_map_trampoline(uint32_t page);
+void mm_unmap_trampoline(uint32_t page);
+
 void pic_disable(void);
 void lapic_init(void);      /* on each CPU */
 void lapic_eoi(void);
 uint32_t lapic_id(void);
-bool lapic_present(void);
+bool lapic_x2apic(void);
 void ipi_nmi_others(void);
 void ipi_init(uint32_t apic_id);
 void ipi_startup(uint32_t apic_id, uint8_t page);
 
-void lapic_timer_periodic(uint32_t count);
+enum lapic_timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
+void lapic_timer_mode(enum lapic_timer_mode mode); /* stopped, divided by 1, on VECTOR_TIMER */
+void lapic_timer_one_shot(uint32_t count);         /* also starts the periodic mode; 0 stops */
+void lapic_timer_deadline(uint64_t tsc);
 uint32_t lapic_timer_count(void);
-void lapic_timer_stop(void);
 void timer_init(uint64_t lapic_hz); /* on the boot CPU */
 void timer_init_cpu(void);          /* on each CPU */
 void sleep_us(uint32_t us);         /* halted; needs the calibrated timer */

@@ -2,7 +2,7 @@
  * Between the files of arch/x86/mm: the address space and the page tables.
  *
  *   0xffff8000_00000000  64 TiB  frames of the allocator, virtual = physical + DIRECT_BASE
- *   0xffffc000_00000000  64 TiB  map_physical()
+ *   0xffffc000_00000000  16 TiB  map_physical()
  *   0xffffd000_00000000          stacks, each with as much unmapped space below it
  *   0xffffffff_80000000  1 GiB   the image
  */
@@ -14,7 +14,7 @@
 #define DIRECT_BASE 0xffff800000000000ull
 #define DIRECT_SIZE (64ull << 40)
 #define WINDOW_BASE 0xffffc00000000000ull
-#define WINDOW_SIZE (64ull << 40)
+#define WINDOW_SIZE (16ull << 40)
 #define STACKS_BASE 0xffffd00000000000ull
 
 /* Page-table bits (SDM 3A 4.5, APM 2 5.4). Entry 3 of the PAT, PCD and PWT, is uncached. */

@@ -9,6 +9,7 @@
 #include "cpu.h"
 #include "spinlock.h"
 #include "../boot/layout.h"
+#include "../cpu/setup.h"
 
 #define MAX_MAPPINGS 512
 
@@ -97,6 +98,17 @@ void *map_physical(uint64_t physical, uint64_t size, enum map_type type)
     spin_unlock(&lock);
     irq_restore(flags);
     return (void *)va;
+}
+
+/* Other CPUs' translations of it are no matter: nothing else is ever mapped there. */
+bool mm_map_trampoline(uint32_t page)
+{
+    return paging_map(page, page, PAGE_SIZE, 0);
+}
+
+void mm_unmap_trampoline(uint32_t page)
+{
+    paging_unmap(page, PAGE_SIZE);
 }
 
 static void retire(struct mapping *m)

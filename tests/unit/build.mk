@@ -23,7 +23,8 @@ $(B)/unit/libpure.a: $(UNIT_OBJ)
 $(B)/unit/test_%: tests/unit/test_%.c $(B)/unit/libpure.a
 	$(HOSTCC) $(UNIT_CFLAGS) -MMD -MP $< $(B)/unit/libpure.a -lcmocka $(LIBS_test_$*) -o $@
 
-LIBS_test_emulate := -lunicorn -lZydis -lZycore
+LIBS_test_emulate := -lunicorn
+LIBS_test_emulate_length := -lZydis -lZycore
 
 .PHONY: unit
 unit: $(UNIT_TESTS)

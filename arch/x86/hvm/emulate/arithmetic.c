@@ -169,7 +169,7 @@ enum emu_status emu_run_xadd(struct emu *e)
     return emu_finish(e);
 }
 
-/* The destination is written in either case (SDM 2A CMPXCHG). */
+/* Memory is written in either case (SDM 2A CMPXCHG); a register that differs is not touched, its upper half neither. */
 enum emu_status emu_run_cmpxchg(struct emu *e)
 {
     unsigned size = e->insn.operand_size;
@@ -179,7 +179,10 @@ enum emu_status emu_run_cmpxchg(struct emu *e)
     TRY(emu_rm_place(e, size, EMU_WRITE, &p));
     TRY(emu_place_read(e, &p, &old));
     emu_alu(ALU_CMP, size, emu_reg_read(e, EMU_RAX, size), old, &rflags);
-    TRY(emu_place_update(e, &p, old, rflags & FLAG_ZF ? emu_reg_read(e, modrm_reg(&e->insn), size) : old));
+    if (rflags & FLAG_ZF)
+        TRY(emu_place_update(e, &p, old, emu_reg_read(e, modrm_reg(&e->insn), size)));
+    else if (p.reg < 0)
+        TRY(emu_place_update(e, &p, old, old));
     if (!(rflags & FLAG_ZF))
         emu_reg_write(e, EMU_RAX, size, old);
     e->regs.rflags = rflags;

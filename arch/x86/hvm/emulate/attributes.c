@@ -71,7 +71,7 @@ static const uint32_t two_byte[256] = {
     [0xb0] = M | ATTR_BYTE | RUN(CMPXCHG), [0xb1] = M | RUN(CMPXCHG), [0xb2] = M, [0xb3] = M | RUN(BT_REG), [0xb4 ... 0xb5] = M,
     [0xb6 ... 0xb7] = M | RUN(MOVZX), [0xb8 ... 0xb9] = M, [0xba] = M | IMM(UB) | RUN(BT_IMM), [0xbb] = M | RUN(BT_REG),
     [0xbc ... 0xbd] = M, [0xbe ... 0xbf] = M | RUN(MOVSX),
-    [0xc0] = M | ATTR_BYTE | RUN(XADD), [0xc1] = M | RUN(XADD), [0xc2] = M | IMM(UB), [0xc3] = M | RUN(MOV_RM_R) /* MOVNTI */,
+    [0xc0] = M | ATTR_BYTE | RUN(XADD), [0xc1] = M | RUN(XADD), [0xc2] = M | IMM(UB), [0xc3] = M | ATTR_WIDE | RUN(MOV_RM_R) /* MOVNTI */,
     [0xc4 ... 0xc6] = M | IMM(UB), [0xc7] = M | RUN(GROUP9), [0xc8 ... 0xcf] = OP,
     [0xd0 ... 0xd5] = M, [0xd6] = M | RUN(VECTOR), [0xd7 ... 0xe6] = M, [0xe7] = M | RUN(VECTOR), [0xe8 ... 0xff] = M,
 };

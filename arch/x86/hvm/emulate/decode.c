@@ -171,7 +171,7 @@ static void set_sizes(struct emu_insn *i, const struct prefixes *p, uint32_t att
         size = i->rex & 8 ? 8 : i->operand_override ? 2 : is_d64(i, attributes) ? 8 : 4;
     if (attributes & ATTR_BYTE)
         size = 1;
-    if ((attributes & ATTR_PORT) && size == 8)
+    if (((attributes & ATTR_PORT) && size == 8) || ((attributes & ATTR_WIDE) && size == 2))
         size = 4;
     i->operand_size = (uint8_t)size;
 }

@@ -89,7 +89,10 @@ struct emu_ops {
     enum emu_status (*device_write)(void *ctx, uint64_t gpa, unsigned size, uint64_t value);
     enum emu_status (*port_read)(void *ctx, uint16_t port, unsigned size, uint64_t *value);
     enum emu_status (*port_write)(void *ctx, uint16_t port, unsigned size, uint64_t value);
-    /* Optional (NULL: accesses go one by one). EMU_UNHANDLED: not this run, go one by one. */
+    /*
+     * Optional (NULL: accesses go one by one). EMU_UNHANDLED: not this run, go one by one. When a run that waited is made
+     * again its `count` may be larger, since the budget is new: the answer is the recorded `done`.
+     */
     enum emu_status (*rep)(void *ctx, struct emu_rep *rep);
     void (*xmm_read)(void *ctx, unsigned reg, uint64_t value[2]);
     void (*xmm_write)(void *ctx, unsigned reg, const uint64_t value[2]);

@@ -135,6 +135,7 @@ enum {
     ATTR_DEFINED = 1 << 15,
     ATTR_NOT64 = 1 << 16,   /* undefined in 64-bit mode */
     ATTR_PORT = 1 << 17,    /* operand of 4 bytes at most */
+    ATTR_WIDE = 1 << 19,    /* operand of 4 bytes at least */
     ATTR_REGISTER = 1 << 18 /* ModRM names registers whatever its mod bits: MOV to and from CR and DR */
 };
 uint32_t emu_opcode_attributes(unsigned map, unsigned opcode);

@@ -189,19 +189,25 @@ static bool run_sides(struct emu *e, const struct string_op *op, uint64_t from, 
     return from_ram != to_ram;
 }
 
-/* Tries to do up to `most` iterations in one request; *done stays 0 where they must go one by one. */
-static enum emu_status run(struct emu *e, const struct string_op *op, uint32_t most, uint32_t *done)
+/*
+ * Tries to do up to `most` of the `count` iterations that are left in one request; *done stays 0 where they must go one by
+ * one. Which way is taken must not depend on the budget: a re-execution after EMU_WAIT starts with a new one.
+ */
+static enum emu_status run(struct emu *e, const struct string_op *op, uint64_t count, uint32_t most, uint32_t *done)
 {
-    struct emu_rep rep = { .size = e->insn.operand_size, .backwards = e->regs.rflags & FLAG_DF, .count = most };
+    struct emu_rep rep = { .size = e->insn.operand_size, .backwards = e->regs.rflags & FLAG_DF };
     uint64_t from = 0, to = 0;
     enum emu_status status;
 
+    rep.count = count < PAGE_BYTES ? (uint32_t)count : PAGE_BYTES;
     if (op->from_memory)
         TRY(run_side(e, e->insn.memory_segment, EMU_RSI, EMU_READ, &from, &rep.count));
     if (op->to_memory)
         TRY(run_side(e, EMU_ES, EMU_RDI, EMU_WRITE, &to, &rep.count));
     if (rep.count < 2 || !run_sides(e, op, from, to, &rep))
         return EMU_OK;
+    if (rep.count > most)
+        rep.count = most;
     e->accesses++;
     status = e->ops->rep(e->ctx, &rep);
     if (status == EMU_UNHANDLED) {
@@ -236,8 +242,8 @@ static enum emu_status repeat(struct emu *e, const struct string_op *op)
             return emu_finish(e);
         if (!left)
             return EMU_OK;
-        if (may_run && count > 1 && left > 1)
-            TRY(run(e, op, count < left ? (uint32_t)count : left, &done));
+        if (may_run && count > 1)
+            TRY(run(e, op, count, left, &done));
         if (!done) {
             TRY(op->once(e));
             done = 1;

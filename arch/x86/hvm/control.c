@@ -1,0 +1,360 @@
+/*
+ * The control device: finds the shared-memory devices, takes the daemon's commands, publishes what domains do.
+ */
+#include "hvm.h"
+#include "pci.h"
+
+#define IVSHMEM_VENDOR 0x1af4u
+#define IVSHMEM_DEVICE 0x1110u
+
+static uint8_t *control;
+static volatile uint32_t *control_registers;
+static uint32_t commands_consumed, completions;
+static struct metronome_command destroy_pending[METRONOME_MAX_SLOTS];
+
+bool control_present(void)
+{
+    return control != NULL;
+}
+
+static struct metronome_control_header *header(void)
+{
+    return (void *)(control + METRONOME_CONTROL_HEADER);
+}
+
+static struct metronome_slot_status *status_of(const struct slot *s)
+{
+    return (void *)(control + METRONOME_CONTROL_SLOTS + s->index * sizeof(struct metronome_slot_status));
+}
+
+static void ring_daemon(void)
+{
+    control_registers[3] = METRONOME_PEER_DOM0 << 16;
+}
+
+static void copy_text(char *to, size_t size, const char *text)
+{
+    size_t n = strnlen(text, size - 1);
+
+    memcpy(to, text, n);
+    to[n] = 0;
+}
+
+void control_message(struct slot *s, const char *text)
+{
+    if (control)
+        copy_text(status_of(s)->message, sizeof(status_of(s)->message), text);
+}
+
+static void publish_stats(struct domain *d, struct metronome_slot_status *s)
+{
+    struct metronome_stats sum = {0};
+    const uint64_t *from;
+
+    for (unsigned v = 0; v < d->vcpus; v++) {
+        from = (const uint64_t *)&d->vcpu[v]->counts;
+        for (unsigned i = 0; i < sizeof(sum) / 8; i++)
+            ((uint64_t *)&sum)[i] += from[i];
+    }
+    s->stats = sum;
+}
+
+void control_publish(struct domain *d, enum metronome_slot_state state)
+{
+    struct metronome_slot_status *s;
+
+    if (!control)
+        return;
+    s = status_of(d->slot);
+    publish_stats(d, s);
+    if (d->end != METRONOME_END_NONE) {
+        s->reason = d->end;
+        s->code = d->end_code;
+        copy_text(s->message, sizeof(s->message), d->end_message);
+    }
+    s->generation = d->slot->generation;
+    __atomic_store_n(&s->state, state, __ATOMIC_RELEASE);
+    ring_daemon();
+}
+
+void control_reset_wanted(struct domain *d, enum metronome_end_reason reason)
+{
+    if (!control)
+        return;
+    status_of(d->slot)->reason = reason;
+    status_of(d->slot)->resets++;
+}
+
+static void complete(const struct metronome_command *c, int status)
+{
+    struct metronome_completion_ring *r = (void *)(control + METRONOME_CONTROL_COMPLETIONS);
+    struct metronome_completion *e = &r->entry[completions % METRONOME_RING_ENTRIES];
+
+    e->sequence = c->sequence;
+    e->status = status;
+    e->value = 0;
+    __atomic_store_n(&r->ring.produced, ++completions, __ATOMIC_RELEASE);
+    ring_daemon();
+}
+
+static void free_slot(struct slot *s)
+{
+    struct metronome_slot_status *status = status_of(s);
+
+    domain_destroy(s->domain);
+    __atomic_store_n(&status->state, METRONOME_SLOT_FREE, __ATOMIC_RELEASE);
+}
+
+void control_ended(struct domain *d)
+{
+    if (!control)
+        standalone_ended(d);
+    else
+        hvm_attention(0, ATTENTION_CONTROL); /* a DESTROY may wait for it */
+}
+
+static void finish_destroys(void)
+{
+    for (unsigned i = 0; i < slot_count; i++) {
+        struct domain *d = slots[i].domain;
+
+        if (!destroy_pending[i].op || !d || !d->ended)
+            continue;
+        free_slot(&slots[i]);
+        complete(&destroy_pending[i], 0);
+        destroy_pending[i].op = METRONOME_CONTROL_NOP;
+    }
+}
+
+static int op_create(struct slot *s, const struct metronome_command *c)
+{
+    struct metronome_slot_status *status = status_of(s);
+    int error;
+
+    (void)c;
+    if (s->domain)
+        return -METRONOME_EBUSY;
+    memset(status, 0, sizeof(*status));
+    error = domain_create(s, NULL, NULL);
+    if (!error && !s->domain->has_dm)
+        domain_start(s->domain);
+    return error;
+}
+
+/* Completed when the last vCPU has stopped: 1 says so. */
+static int op_destroy(struct slot *s, const struct metronome_command *c)
+{
+    if (!s->domain)
+        return -METRONOME_ENOENT;
+    if (destroy_pending[s->index].op)
+        return -METRONOME_EBUSY;
+    destroy_pending[s->index] = *c;
+    if (!s->domain->ended)
+        domain_end(s->domain, METRONOME_END_POWEROFF, 0, "destroyed");
+    finish_destroys();
+    return 1;
+}
+
+static int op_pause(struct slot *s, const struct metronome_command *c)
+{
+    (void)c;
+    if (s->domain->ready || !s->domain->has_dm)
+        domain_request(s->domain, ACTION_PAUSE);
+    return 0;
+}
+
+static int op_unpause(struct slot *s, const struct metronome_command *c)
+{
+    (void)c;
+    if (s->domain->paused && !s->domain->resetting)
+        domain_start(s->domain);
+    return 0;
+}
+
+static int op_power_button(struct slot *s, const struct metronome_command *c)
+{
+    struct domain *d = s->domain;
+    uint64_t now = vtime_master(&d->time);
+
+    (void)c;
+    spin_lock(&d->chipset.lock);
+    pmtimer_set_line(&d->chipset.pmtimer, now, PMTIMER_POWER_BUTTON, true);
+    pmtimer_set_line(&d->chipset.pmtimer, now, PMTIMER_POWER_BUTTON, false);
+    chipset_update(d, now);
+    spin_unlock(&d->chipset.lock);
+    return 0;
+}
+
+static int op_reset(struct slot *s, const struct metronome_command *c)
+{
+    (void)c;
+    if (s->domain->has_dm)
+        domain_request_reset(s->domain, METRONOME_END_REBOOT);
+    else
+        domain_request(s->domain, ACTION_RESET);
+    return 0;
+}
+
+static int op_nmi(struct slot *s, const struct metronome_command *c)
+{
+    if (c->args[1] >= s->domain->vcpus)
+        return -METRONOME_EINVAL;
+    vcpu_post_work(s->domain->vcpu[c->args[1]], WORK_NMI);
+    return 0;
+}
+
+static int op_nop(struct slot *s, const struct metronome_command *c)
+{
+    (void)c;
+    if (s->domain)
+        publish_stats(s->domain, status_of(s));
+    return 0;
+}
+
+static const struct {
+    int (*run)(struct slot *s, const struct metronome_command *c);
+    bool needs_domain;
+} ops[] = {
+    [METRONOME_CONTROL_NOP] = {op_nop, false},         [METRONOME_CONTROL_CREATE] = {op_create, false},
+    [METRONOME_CONTROL_DESTROY] = {op_destroy, true},  [METRONOME_CONTROL_PAUSE] = {op_pause, true},
+    [METRONOME_CONTROL_UNPAUSE] = {op_unpause, true},  [METRONOME_CONTROL_POWER_BUTTON] = {op_power_button, true},
+    [METRONOME_CONTROL_RESET] = {op_reset, true},      [METRONOME_CONTROL_NMI] = {op_nmi, true},
+};
+
+static int run_command(const struct metronome_command *c)
+{
+    if (c->op >= sizeof(ops) / sizeof(ops[0]))
+        return -METRONOME_ENOSYS;
+    if (c->args[0] >= slot_count)
+        return -METRONOME_ENOENT;
+    if (ops[c->op].needs_domain && !slots[c->args[0]].domain)
+        return -METRONOME_ENOENT;
+    return ops[c->op].run(&slots[c->args[0]], c);
+}
+
+/* On CPU 0. */
+void control_service(void)
+{
+    struct metronome_command_ring *r = (void *)(control + METRONOME_CONTROL_COMMANDS);
+
+    if (!control)
+        return;
+    finish_destroys();
+    while (__atomic_load_n(&r->ring.produced, __ATOMIC_ACQUIRE) != commands_consumed) {
+        struct metronome_command c;
+        int status;
+
+        memcpy(&c, &r->entry[commands_consumed % METRONOME_RING_ENTRIES], sizeof(c));
+        __atomic_store_n(&r->ring.consumed, ++commands_consumed, __ATOMIC_RELEASE);
+        status = run_command(&c);
+        if ((c.flags & METRONOME_COMMAND_COMPLETE) && status <= 0)
+            complete(&c, status);
+    }
+}
+
+static void control_rung(void *argument)
+{
+    (void)argument;
+    this_hvm()->attention |= ATTENTION_CONTROL;
+}
+
+/* A slot's doorbell is served on its domain's home pCPU; it rings on CPU 0. */
+static void slot_rung(void *argument)
+{
+    struct slot *s = argument;
+    struct domain *d = s->domain;
+
+    if (!d)
+        return;
+    s->rung = true;
+    for (unsigned i = 0; i < pcpu_count; i++)
+        if (i == d->home || hvm_pcpus[i]->io_waiting)
+            hvm_attention(i, ATTENTION_SLOTS);
+}
+
+struct found {
+    struct pci_address address;
+    uint64_t registers, memory, size;
+};
+
+static bool look(struct pci_address a, struct found *f)
+{
+    uint64_t size;
+
+    f->address = a;
+    return pci_bar(a, 0, &f->registers, &size) && pci_bar(a, 2, &f->memory, &f->size);
+}
+
+static bool take_control(const struct found *f)
+{
+    uint8_t *memory = map_physical(f->memory, f->size, MAP_MEMORY);
+    int vector = irq_alloc(control_rung, NULL);
+
+    if (!memory || vector < 0)
+        return false;
+    control_registers = map_physical(f->registers, PAGE_SIZE, MAP_DEVICE);
+    if (((struct metronome_control_header *)memory)->magic != METRONOME_CONTROL_MAGIC || !control_registers)
+        return false;
+    control = memory;
+    return pci_msix_enable(f->address, 0, (uint8_t)vector, pcpus[0]->apic_id);
+}
+
+static bool take_slot(const struct found *f)
+{
+    struct slot *s = &slots[slot_count];
+    int vector = irq_alloc(slot_rung, s);
+
+    if (slot_count == METRONOME_MAX_SLOTS || vector < 0)
+        return false;
+    s->index = slot_count;
+    s->physical = f->memory;
+    s->size = f->size;
+    s->memory = map_physical(f->memory, f->size, MAP_MEMORY);
+    s->registers = map_physical(f->registers, PAGE_SIZE, MAP_DEVICE);
+    if (!s->memory || !s->registers || !pci_msix_enable(f->address, 0, (uint8_t)vector, pcpus[0]->apic_id))
+        return false;
+    slot_count++;
+    return true;
+}
+
+static void found_device(struct pci_address a, void *argument)
+{
+    struct found f;
+
+    (void)argument;
+    if (!look(a, &f))
+        log_warning("ivshmem device %02x:%02x.%u has no usable BARs\n", a.bus, a.device, a.function);
+    else if (!control ? !take_control(&f) : !take_slot(&f))
+        log_warning("ivshmem device %02x:%02x.%u cannot be used\n", a.bus, a.device, a.function);
+}
+
+void control_failed(const char *why)
+{
+    if (!control)
+        return;
+    copy_text(header()->error, sizeof(header()->error), why);
+    __atomic_store_n(&header()->ready, 2, __ATOMIC_RELEASE);
+    ring_daemon();
+}
+
+void control_init(void)
+{
+    pci_for_each(IVSHMEM_VENDOR, IVSHMEM_DEVICE, found_device, NULL);
+    if (control)
+        log_info("control device and %u domain slots\n", slot_count);
+}
+
+void control_ready(void)
+{
+    if (!control)
+        return;
+    if (header()->version != METRONOME_ABI_VERSION || header()->slots != slot_count) {
+        control_failed("the daemon speaks another ABI version, or not every slot was found");
+        return;
+    }
+    header()->pcpus = pcpu_count;
+    header()->tsc_hz = tsc_hz;
+    header()->free_bytes = free_page_count() * PAGE_SIZE;
+    __atomic_store_n(&header()->ready, 1, __ATOMIC_RELEASE);
+    ring_daemon();
+}

@@ -1,0 +1,386 @@
+/*
+ * A domain's life: made from its slot's header, started, stopped for a reset, a pause or its end, taken apart.
+ *
+ * Stopping: `action` is set and every vCPU kicked; each stops on its own pCPU; the last one to stop does the action.
+ */
+#include "hvm.h"
+#include "loader/loader.h"
+
+#define FIRMWARE_SHADOW 0xc0000ull /* to 1 MiB: RAM with a copy of the firmware's end */
+#define VGA_START 0xa0000ull
+#define GIB4 (1ull << 32)
+
+void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size)
+{
+    uint64_t bytes = d->slot->size - METRONOME_DOMAIN_ARENA;
+
+    if (offset > bytes || size > bytes - offset)
+        return NULL;
+    return d->slot->memory + METRONOME_DOMAIN_ARENA + offset;
+}
+
+void *domain_ram(const struct domain *d, uint64_t gpa, bool write)
+{
+    uint64_t entry = p2m_lookup(&d->p2m, gpa);
+
+    if (!(entry & P2M_PRESENT) || (write && !(entry & P2M_WRITABLE)))
+        return NULL;
+    return d->slot->memory + ((entry & P2M_ADDRESS) - d->slot->physical);
+}
+
+static bool map_arena(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable)
+{
+    return size == 0 || p2m_map(&d->p2m, gpa, d->slot->physical + METRONOME_DOMAIN_ARENA + offset, size, writable);
+}
+
+static bool aligned(uint64_t value, uint64_t to)
+{
+    return (value & (to - 1)) == 0;
+}
+
+static bool valid_range(const struct domain *d, uint64_t offset, uint64_t size)
+{
+    return domain_arena(d, offset, size) != NULL;
+}
+
+/* Reads the header once and checks every field of the copy. */
+static int take_header(struct domain *d)
+{
+    struct metronome_domain_header *h = &d->header;
+
+    memcpy(h, d->slot->memory + METRONOME_DOMAIN_HEADER, sizeof(*h));
+    h->name[sizeof(h->name) - 1] = 0;
+    h->command_line[sizeof(h->command_line) - 1] = 0;
+    if (h->magic != METRONOME_DOMAIN_MAGIC)
+        return -METRONOME_EINVAL;
+    if (h->version != METRONOME_ABI_VERSION)
+        return -METRONOME_EVERSION;
+    if (h->vcpus < 1 || h->vcpus > METRONOME_MAX_VCPUS || h->ram_low < LARGE_PAGE_SIZE || h->ram_low > METRONOME_RAM_LOW_MAX)
+        return -METRONOME_EINVAL;
+    if (!aligned(h->ram_low | h->ram_high, LARGE_PAGE_SIZE) || h->ram_high > d->slot->size)
+        return -METRONOME_EINVAL;
+    if (h->extra != h->ram_low + h->ram_high || !valid_range(d, 0, h->extra) || !valid_range(d, h->extra, h->extra_bytes))
+        return -METRONOME_EINVAL;
+    d->has_dm = h->flags & METRONOME_DOMAIN_HAS_DM;
+    if (d->has_dm && (!h->firmware_bytes || h->firmware_bytes > 1 << 20 || !aligned(h->firmware_bytes, 65536) ||
+                      !aligned(h->firmware, PAGE_SIZE) || !valid_range(d, h->firmware, h->firmware_bytes)))
+        return -METRONOME_EINVAL;
+    if (!d->has_dm && (!valid_range(d, h->module, h->module_bytes) || !valid_range(d, h->initrd, h->initrd_bytes)))
+        return -METRONOME_EINVAL;
+    d->vcpus = h->vcpus;
+    return 0;
+}
+
+/* RAM but for the VGA window, and the firmware below 4 GiB, whose writes vanish. */
+static bool map_memory(struct domain *d)
+{
+    const struct metronome_domain_header *h = &d->header;
+
+    return map_arena(d, 0, 0, VGA_START, true) &&
+           map_arena(d, FIRMWARE_SHADOW, FIRMWARE_SHADOW, h->ram_low - FIRMWARE_SHADOW, true) &&
+           map_arena(d, GIB4, h->ram_low, h->ram_high, true) &&
+           (!d->has_dm || map_arena(d, GIB4 - h->firmware_bytes, h->firmware, h->firmware_bytes, false));
+}
+
+bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable)
+{
+    return valid_range(d, offset, size) && map_arena(d, gpa, offset, size, writable);
+}
+
+/* What lies at gpa when no alias covers it: RAM, or nothing. */
+bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size)
+{
+    const struct metronome_domain_header *h = &d->header;
+
+    for (; size; gpa += PAGE_SIZE, size -= PAGE_SIZE) {
+        bool low = gpa < h->ram_low && (gpa < VGA_START || gpa >= FIRMWARE_SHADOW);
+        bool high = gpa >= GIB4 && gpa - GIB4 < h->ram_high;
+        bool ok = low ? map_arena(d, gpa, gpa, PAGE_SIZE, true)
+                : high ? map_arena(d, gpa, gpa - GIB4 + h->ram_low, PAGE_SIZE, true)
+                       : p2m_unmap(&d->p2m, gpa, PAGE_SIZE);
+
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+/* Every reset copies the firmware's end below 1 MiB afresh: what the guest has made of its copy is gone. */
+static void copy_firmware(struct domain *d)
+{
+    const struct metronome_domain_header *h = &d->header;
+    uint64_t bytes = 0x100000 - FIRMWARE_SHADOW;
+
+    if (h->firmware_bytes < bytes)
+        bytes = h->firmware_bytes;
+    memset(domain_arena(d, FIRMWARE_SHADOW, 0x100000 - FIRMWARE_SHADOW), 0, 0x100000 - FIRMWARE_SHADOW);
+    memcpy(domain_arena(d, 0x100000 - bytes, bytes), domain_arena(d, h->firmware + h->firmware_bytes - bytes, bytes), bytes);
+}
+
+static void *loader_at(void *ctx, uint64_t gpa, uint64_t size)
+{
+    struct domain *d = ctx;
+
+    return gpa < d->header.ram_low && size <= d->header.ram_low - gpa ? domain_arena(d, gpa, size) : NULL;
+}
+
+/* Loads the module into RAM and points vCPU 0 at it. Returns NULL, or what is wrong with the image. */
+static const char *load_module(struct domain *d)
+{
+    const struct metronome_domain_header *h = &d->header;
+    const struct loader_memory memory = {.ctx = d, .at = loader_at, .ram_low = h->ram_low, .ram_high = h->ram_high};
+    const struct loader_input input = {
+        .image = d->module ? d->module : domain_arena(d, h->module, h->module_bytes), .image_size = h->module_bytes,
+        .initrd = !h->initrd_bytes ? NULL : d->initrd ? d->initrd : domain_arena(d, h->initrd, h->initrd_bytes),
+        .initrd_size = h->initrd_bytes, .command_line = h->command_line, .vcpus = d->vcpus,
+    };
+    struct loader_entry entry;
+    uint64_t *gpr = d->vcpu[0]->emu.regs.gpr;
+    const char *error = loader_load(&input, &memory, &entry);
+
+    if (error)
+        return error;
+    vendor->vcpu_start_flat(d->vcpu[0], &entry);
+    gpr[EMU_RAX] = entry.eax;
+    gpr[EMU_RBX] = entry.ebx;
+    gpr[EMU_RSI] = entry.esi;
+    gpr[EMU_RDI] = entry.edi;
+    gpr[EMU_RSP] = entry.esp;
+    return NULL;
+}
+
+static const char *reset_machine(struct domain *d, bool power_on)
+{
+    for (unsigned i = 0; i < d->vcpus; i++)
+        vcpu_reset(d->vcpu[i]);
+    chipset_reset(d, power_on);
+    if (!d->has_dm)
+        return load_module(d);
+    copy_firmware(d);
+    return NULL;
+}
+
+/* Sends every vCPU to its pCPU's loop; the boot CPU runs, the others wait for SIPI. */
+void domain_start(struct domain *d)
+{
+    d->running = d->vcpus;
+    d->action = ACTION_NONE;
+    vtime_resume(&d->time);
+    d->paused = d->resetting = false;
+    control_publish(d, METRONOME_SLOT_RUNNING);
+    for (unsigned i = 0; i < d->vcpus; i++)
+        vcpu_post_work(d->vcpu[i], WORK_LOOK);
+}
+
+void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n)
+{
+    struct metronome_console *c = (void *)(d->slot->memory + METRONOME_DOMAIN_CONSOLE);
+    uint32_t consumed;
+
+    if (!d->slot->registers) {
+        console_write((const char *)bytes, n);
+        return;
+    }
+    consumed = __atomic_load_n(&c->out_ring.consumed, __ATOMIC_ACQUIRE);
+    for (unsigned i = 0; i < n; i++) {
+        if (d->console_produced - consumed >= sizeof(c->out)) {
+            c->dropped++;
+            continue;
+        }
+        c->out[d->console_produced++ % sizeof(c->out)] = bytes[i];
+    }
+    __atomic_store_n(&c->out_ring.produced, d->console_produced, __ATOMIC_RELEASE);
+    slot_ring(d->slot);
+}
+
+/* The next byte typed for the guest, or -1. */
+static int console_byte(struct domain *d)
+{
+    struct metronome_console *c = (void *)(d->slot->memory + METRONOME_DOMAIN_CONSOLE);
+    uint8_t byte;
+
+    if (!d->slot->registers)
+        return console_read();
+    if (d->console_consumed == __atomic_load_n(&c->in_ring.produced, __ATOMIC_ACQUIRE))
+        return -1;
+    byte = c->in[d->console_consumed++ % sizeof(c->in)];
+    __atomic_store_n(&c->in_ring.consumed, d->console_consumed, __ATOMIC_RELEASE);
+    return byte;
+}
+
+void domain_console_poll(struct domain *d)
+{
+    struct chipset *c = &d->chipset;
+    uint64_t now;
+
+    if (d->has_dm || d->action)
+        return;
+    if (!d->console_holds)
+        d->console_held = console_byte(d);
+    if (d->console_held < 0)
+        return;
+    spin_lock(&c->lock);
+    now = vtime_master(&d->time);
+    while (d->console_held >= 0 && uart_put(&c->uart, (uint8_t)d->console_held))
+        d->console_held = console_byte(d);
+    d->console_holds = d->console_held >= 0;
+    uart_advance(&c->uart, now);
+    chipset_update(d, now);
+    spin_unlock(&c->lock);
+}
+
+static unsigned domain_order(void)
+{
+    unsigned order = 0;
+
+    while (sizeof(struct domain) > PAGE_SIZE << order)
+        order++;
+    return order;
+}
+
+void domain_destroy(struct domain *d)
+{
+    for (unsigned i = 0; i < d->vcpus; i++)
+        if (d->vcpu[i])
+            vcpu_destroy(d->vcpu[i]);
+    p2m_destroy(&d->p2m);
+    if (d->test_page)
+        free_pages(d->test_page, 0);
+    d->slot->domain = NULL;
+    free_pages(d, domain_order());
+}
+
+static int build(struct domain *d)
+{
+    if (!p2m_init(&d->p2m) || !map_memory(d))
+        return -METRONOME_ENOMEM;
+    if (!d->has_dm && !(d->test_page = alloc_pages(0)))
+        return -METRONOME_ENOMEM;
+    for (unsigned i = 0; i < d->vcpus; i++) {
+        d->vcpu[i] = vcpu_create(d, i);
+        if (!d->vcpu[i])
+            return -METRONOME_ENOMEM;
+    }
+    return 0;
+}
+
+/* Gives each vCPU a pCPU; the chipset's deadline lives where vCPU 0 does. */
+static void place(struct domain *d)
+{
+    for (unsigned i = 0; i < d->vcpus; i++)
+        sched_add(d->vcpu[i], sched_place());
+    d->home = d->vcpu[0]->cpu;
+}
+
+/* From a checked header to a machine at its first instruction. */
+static int make(struct domain *d)
+{
+    const char *why;
+    int error = build(d);
+
+    if (error)
+        return error;
+    place(d);
+    why = reset_machine(d, true);
+    if (!why)
+        return 0;
+    log_error("domain %u (%s): %s\n", d->slot->index, d->header.name, why);
+    control_message(d->slot, why);
+    for (unsigned i = 0; i < d->vcpus; i++)
+        sched_remove(d->vcpu[i]);
+    return -METRONOME_ENOEXEC;
+}
+
+int domain_create(struct slot *s, const void *module, const void *initrd)
+{
+    struct domain *d = s->domain ? NULL : alloc_pages(domain_order());
+    int error;
+
+    if (!d)
+        return s->domain ? -METRONOME_EBUSY : -METRONOME_ENOMEM;
+    d->slot = s;
+    d->module = module;
+    d->initrd = initrd;
+    memset(d->map.physical, 0xff, sizeof(d->map.physical));
+    deadline_init(&d->chipset.deadline, chipset_expire);
+    vtime_start(&d->time);
+    vtime_stop(&d->time);
+    error = take_header(d);
+    if (!error) {
+        s->domain = d;
+        s->generation++;
+        error = make(d);
+    }
+    if (error)
+        domain_destroy(d);
+    else
+        control_publish(d, METRONOME_SLOT_STARTING);
+    return error;
+}
+
+static void act(struct domain *d)
+{
+    const char *why;
+
+    switch (d->action) {
+    case ACTION_RESET:
+        d->resets++;
+        why = reset_machine(d, false);
+        if (why)
+            domain_end(d, METRONOME_END_CRASH, 0, "reset: %s", why);
+        else
+            domain_start(d);
+        return;
+    case ACTION_END:
+        d->ended = true;
+        control_publish(d, METRONOME_SLOT_SHUTDOWN);
+        control_ended(d);
+        return;
+    case ACTION_PAUSE:
+        vtime_stop(&d->time);
+        d->paused = true;
+        control_publish(d, d->resetting ? METRONOME_SLOT_RESETTING : METRONOME_SLOT_PAUSED);
+        return;
+    }
+}
+
+void domain_vcpu_stopped(struct domain *d)
+{
+    if (__atomic_sub_fetch(&d->running, 1, __ATOMIC_ACQ_REL) == 0)
+        act(d);
+}
+
+void domain_request(struct domain *d, enum domain_action action)
+{
+    if (d->action == ACTION_END || d->ended)
+        return;
+    d->action = action;
+    if (d->running == 0) {
+        act(d);
+        return;
+    }
+    for (unsigned i = 0; i < d->vcpus; i++)
+        vcpu_post_work(d->vcpu[i], WORK_LOOK);
+}
+
+void domain_request_reset(struct domain *d, enum metronome_end_reason reason)
+{
+    d->resetting = true;
+    control_reset_wanted(d, reason);
+    domain_request(d, ACTION_PAUSE);
+}
+
+void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)
+{
+    va_list args;
+
+    if (d->end != METRONOME_END_NONE)
+        return;
+    va_start(args, format);
+    vformat_line(d->end_message, sizeof(d->end_message), format, args);
+    va_end(args);
+    d->end = reason;
+    d->end_code = code;
+    log_info("domain %u (%s): %s\n", d->slot->index, d->header.name, d->end_message);
+    domain_request(d, ACTION_END);
+}

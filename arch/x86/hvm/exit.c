@@ -1,0 +1,211 @@
+/*
+ * What exits mean, for every vendor. Called with the guest's rip, rflags, rax and rsp in emu.regs.
+ */
+#include "hvm.h"
+
+bool exit_skip(struct vcpu *v, unsigned length)
+{
+    struct emu_regs *r = &v->emu.regs;
+
+    if (!length) {
+        uint8_t bytes[15];
+        unsigned n;
+
+        vendor->load_regs(v);
+        if (emu_fetch(&v->emu, bytes, &n) != EMU_OK) {
+            inject_exception(v, v->emu.exception.vector, v->emu.exception.has_error_code, v->emu.exception.error_code);
+            return false;
+        }
+        if (!emu_decode(r, bytes, n, &v->emu.insn)) {
+            inject_exception(v, 6, false, 0); /* changed under us since the exit */
+            return false;
+        }
+        length = v->emu.insn.length;
+    }
+    r->rip += length;
+    if (!(r->efer & EFER_LMA) || !(r->seg[EMU_CS].attributes & 0x200))
+        r->rip &= 0xffffffff;
+    return true;
+}
+
+void exit_crash(struct vcpu *v, const char *format, ...)
+{
+    char text[160];
+    va_list args;
+
+    va_start(args, format);
+    vformat_line(text, sizeof(text), format, args);
+    va_end(args);
+    domain_end(v->domain, METRONOME_END_CRASH, 0, "vCPU %u at %#llx: %s", v->id, (unsigned long long)v->emu.regs.rip, text);
+}
+
+enum exit_action exit_cpuid(struct vcpu *v, unsigned length)
+{
+    uint64_t *gpr = v->emu.regs.gpr;
+    struct cpuid_result r;
+
+    count_exit(v, METRONOME_EXIT_CPUID);
+    if (!exit_skip(v, length))
+        return EXIT_RESUME;
+    r = cpuid_policy(v, (uint32_t)gpr[EMU_RAX], (uint32_t)gpr[EMU_RCX]);
+    gpr[EMU_RAX] = r.eax;
+    gpr[EMU_RBX] = r.ebx;
+    gpr[EMU_RCX] = r.ecx;
+    gpr[EMU_RDX] = r.edx;
+    return EXIT_RESUME;
+}
+
+enum exit_action exit_hlt(struct vcpu *v)
+{
+    count_exit(v, METRONOME_EXIT_HLT);
+    if (!exit_skip(v, 0))
+        return EXIT_RESUME;
+    vcpu_drain(v);
+    if (inject_pending(v))
+        return EXIT_RESUME;
+    v->halted = true;
+    sched_block(v, VCPU_IDLE);
+    return EXIT_LEAVE;
+}
+
+enum exit_action exit_msr(struct vcpu *v, bool write)
+{
+    uint64_t *gpr = v->emu.regs.gpr;
+    uint32_t msr = (uint32_t)gpr[EMU_RCX];
+    uint64_t value = (gpr[EMU_RDX] << 32) | (uint32_t)gpr[EMU_RAX];
+
+    count_exit(v, msr - MSR_X2APIC_FIRST < 0x100 ? METRONOME_EXIT_MSR_X2APIC : METRONOME_EXIT_MSR);
+    if (!(write ? msr_write(v, msr, value) : msr_read(v, msr, &value))) {
+        log_debug("d%u v%u: #GP for %s of MSR %#x at %#llx\n", v->domain->slot->index, v->id, write ? "write" : "read", msr,
+                  (unsigned long long)v->emu.regs.rip);
+        inject_exception(v, 13, true, 0);
+        return EXIT_RESUME;
+    }
+    if (!exit_skip(v, 0))
+        return EXIT_RESUME;
+    if (!write) {
+        gpr[EMU_RAX] = (uint32_t)value;
+        gpr[EMU_RDX] = value >> 32;
+    }
+    return EXIT_RESUME;
+}
+
+/* The caller has moved RIP on: an IN that must wait completes into RAX later. */
+enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in)
+{
+    uint64_t *rax = &v->emu.regs.gpr[EMU_RAX];
+    uint64_t mask = all_ones(size);
+    uint64_t value = in ? 0 : *rax & mask;
+
+    v->io.port_in = in;
+    v->io.emulating = false;
+    if (io_port(v, port, size, !in, &value) == EMU_WAIT)
+        return EXIT_LEAVE;
+    v->io.port_in = false;
+    if (in)
+        *rax = size == 4 ? value & mask : (*rax & ~mask) | (value & mask);
+    return EXIT_RESUME;
+}
+
+static uint32_t mode_key(const struct emu_regs *r)
+{
+    uint32_t cs = r->seg[EMU_CS].attributes & 0x600;
+
+    return cs | (uint32_t)(r->cr0 & CR0_PE) | (r->rflags & RFLAGS_VM ? 2 : 0) | (r->efer & EFER_LMA ? 4 : 0);
+}
+
+/* Decodes at RIP by way of the cache: the bytes are fetched anew each time (translations may change unseen), and only
+ * the decoding is saved when they are the same. */
+static enum emu_status decode(struct vcpu *v)
+{
+    struct emu *e = &v->emu;
+    uint64_t linear = emu_linear_rip(&e->regs);
+    struct decode_entry *c = &v->decode[(linear ^ linear >> 6) % DECODE_CACHE];
+    uint32_t mode = mode_key(&e->regs);
+    uint8_t bytes[15];
+    unsigned n;
+    enum emu_status status = emu_fetch(e, bytes, &n);
+
+    if (status != EMU_OK)
+        return status;
+    if (c->insn.length && c->mode == mode && n >= c->insn.length && !memcmp(bytes, c->insn.bytes, c->insn.length)) {
+        e->insn = c->insn;
+        return EMU_OK;
+    }
+    if (!emu_decode(&e->regs, bytes, n, &e->insn))
+        return EMU_UNHANDLED;
+    c->mode = mode;
+    c->insn = e->insn;
+    return EMU_OK;
+}
+
+static void crash_unhandled(struct vcpu *v)
+{
+    uint8_t b[15] = {0};
+    unsigned n = 0;
+
+    (void)emu_fetch(&v->emu, b, &n);
+    exit_crash(v, "cannot emulate %02x %02x %02x %02x %02x %02x %02x %02x (%u bytes read)", b[0], b[1], b[2], b[3], b[4], b[5],
+               b[6], b[7], n);
+}
+
+enum exit_action exit_emulate(struct vcpu *v)
+{
+    struct emu *e = &v->emu;
+    enum emu_status status;
+
+    vendor->load_regs(v);
+    v->io.emulating = true;
+    v->io.replayed = 0;
+    status = decode(v);
+    if (status == EMU_OK)
+        status = emu_run_decoded(e);
+    if (status == EMU_WAIT)
+        return EXIT_LEAVE;
+    v->io.logged = v->io.replayed = 0;
+    if (status == EMU_EXCEPTION) {
+        if (e->exception.vector == 14)
+            vendor->set_cr2(v, e->exception.cr2);
+        inject_exception(v, e->exception.vector, e->exception.has_error_code, e->exception.error_code);
+    } else if (status == EMU_UNHANDLED) {
+        crash_unhandled(v);
+        return EXIT_LEAVE;
+    }
+    return EXIT_RESUME;
+}
+
+enum exit_action exit_string_io(struct vcpu *v)
+{
+    return exit_emulate(v);
+}
+
+enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present)
+{
+    /* RAM that another vCPU has mapped since, or whose translation was being split: just try again. */
+    if (!present && !io_is_ours(v, gpa) && domain_ram(v->domain, gpa, write)) {
+        count_exit(v, METRONOME_EXIT_NPF);
+        return EXIT_RESUME;
+    }
+    return exit_emulate(v);
+}
+
+enum exit_action exit_vmmcall(struct vcpu *v)
+{
+    count_exit(v, METRONOME_EXIT_VMMCALL);
+    if (exit_skip(v, 0))
+        v->emu.regs.gpr[EMU_RAX] = (uint64_t)-METRONOME_ENOSYS; /* no hypercalls yet */
+    return EXIT_RESUME;
+}
+
+enum exit_action exit_triple_fault(struct vcpu *v)
+{
+    struct domain *d = v->domain;
+
+    count_exit(v, METRONOME_EXIT_SHUTDOWN);
+    if (d->has_dm)
+        domain_request_reset(d, METRONOME_END_TRIPLE_FAULT);
+    else
+        domain_end(d, METRONOME_END_TRIPLE_FAULT, 0, "triple fault of vCPU %u at %#llx", v->id,
+                   (unsigned long long)v->emu.regs.rip);
+    return EXIT_LEAVE;
+}

@@ -1,0 +1,254 @@
+/*
+ * Starting the HVM core, and the loop of each pCPU: interrupts, due deadlines, calls for attention, then a vCPU.
+ */
+#include "hvm.h"
+
+#define POLL_US 20u
+
+const struct vendor_ops *vendor;
+struct hvm_pcpu *hvm_pcpus[MAX_PCPUS];
+
+void hvm_kick(unsigned cpu)
+{
+    if (cpu != this_cpu()->id)
+        ipi_send(cpu, VECTOR_KICK);
+}
+
+void hvm_attention(unsigned cpu, uint32_t what)
+{
+    if (__atomic_fetch_or(&hvm_pcpus[cpu]->attention, what, __ATOMIC_SEQ_CST) != what)
+        hvm_kick(cpu);
+}
+
+void deadline_arm(struct deadline *d, uint64_t host_tsc)
+{
+    struct hvm_pcpu *p = this_hvm();
+    uint64_t next;
+
+    deadline_set(&p->deadlines, d, host_tsc);
+    next = deadline_next(&p->deadlines);
+    if (next != p->timer_armed) {
+        p->timer_armed = next;
+        host_timer_arm(next);
+    }
+}
+
+static void timer_interrupt(void *argument)
+{
+    (void)argument;
+    this_hvm()->timer_fired = true;
+}
+
+static void kick_interrupt(void *argument)
+{
+    (void)argument; /* its work is the exit it makes */
+}
+
+static void slice_over(struct deadline *d)
+{
+    (void)d;
+    this_hvm()->resched = true;
+}
+
+static void run_timer(struct hvm_pcpu *p)
+{
+    p->timer_fired = false;
+    p->timer_armed = DEADLINE_UNSET;
+    deadline_run(&p->deadlines, rdtsc());
+    p->timer_armed = deadline_next(&p->deadlines);
+    host_timer_arm(p->timer_armed);
+}
+
+/* Starts or stops a vCPU as its domain wants it, on the vCPU's own pCPU. */
+static void start(struct vcpu *v)
+{
+    v->timer_due = false;
+    sched_wake(v);
+    vcpu_arm_timer(v);
+    if (v->id == 0)
+        chipset_rearm(v->domain);
+}
+
+static void stop(struct hvm_pcpu *p, struct vcpu *v)
+{
+    struct domain *d = v->domain;
+
+    if (d->action == ACTION_RESET && v->io.waiting && !ioreq_poll(v))
+        return; /* its answer must be in before the request page is used again */
+    sched_block(v, VCPU_STOPPED);
+    p->io_waiting &= ~(1ull << v->local);
+    deadline_set(&p->deadlines, &v->deadline, DEADLINE_UNSET);
+    if (v->id == 0)
+        deadline_set(&p->deadlines, &d->chipset.deadline, DEADLINE_UNSET);
+    if (d->action == ACTION_END) {
+        if (this_cpu()->current == v)
+            vcpu_unload(p);
+        sched_remove(v);
+    }
+    domain_vcpu_stopped(d);
+}
+
+static void look_at(struct hvm_pcpu *p, struct vcpu *v)
+{
+    struct domain *d = v->domain;
+
+    if (d->action && v->state != VCPU_STOPPED)
+        stop(p, v);
+    else if (v->state == VCPU_STOPPED && !d->action && d->running)
+        start(v);
+    else if (v->state == VCPU_IDLE || v->state == VCPU_OFF)
+        sched_wake(v);
+}
+
+static void take_wakes(struct hvm_pcpu *p)
+{
+    uint64_t wake = __atomic_exchange_n(&p->wake, 0, __ATOMIC_SEQ_CST);
+
+    for (; wake; wake &= wake - 1) {
+        struct vcpu *v = p->local[__builtin_ctzll(wake)];
+
+        if (v)
+            look_at(p, v);
+    }
+}
+
+/* vCPUs whose request may have been answered. */
+static void poll_requests(struct hvm_pcpu *p)
+{
+    for (uint64_t m = p->io_waiting; m; m &= m - 1) {
+        struct vcpu *v = p->local[__builtin_ctzll(m)];
+
+        if (!v || !ioreq_poll(v))
+            continue;
+        if (v->domain->action)
+            stop(p, v);
+        else
+            sched_wake(v);
+    }
+}
+
+static void give_attention(struct hvm_pcpu *p)
+{
+    uint32_t what = __atomic_exchange_n(&p->attention, 0, __ATOMIC_SEQ_CST);
+
+    if (what & ATTENTION_CONTROL)
+        control_service();
+    for (unsigned i = 0; i < slot_count && (what & (ATTENTION_SLOTS | ATTENTION_DEADLINES)); i++) {
+        struct domain *d = slots[i].domain;
+
+        if (!d || d->home != p->id)
+            continue;
+        if (what & ATTENTION_DEADLINES)
+            chipset_rearm(d);
+        if ((what & ATTENTION_SLOTS) && slots[i].rung) {
+            slots[i].rung = false;
+            slot_service(d);
+        }
+    }
+}
+
+static bool has_work(const struct hvm_pcpu *p)
+{
+    return p->runnable || p->timer_fired || p->attention || __atomic_load_n(&p->wake, __ATOMIC_SEQ_CST);
+}
+
+static void tell_waits(struct hvm_pcpu *p, bool waits)
+{
+    for (uint64_t m = p->io_waiting; m; m &= m - 1)
+        slot_set_waits(p->local[__builtin_ctzll(m)]->domain->slot, waits);
+}
+
+/* Answers mostly come within microseconds: looked for a while before the CPU halts and the device model must ring. */
+static void poll_a_while(struct hvm_pcpu *p)
+{
+    uint64_t end = rdtsc() + tsc_hz / 1000000 * POLL_US;
+
+    tell_waits(p, false);
+    while (!has_work(p) && rdtsc() < end) {
+        poll_requests(p);
+        pause();
+        sti_nop_cli();
+    }
+    tell_waits(p, true);
+    poll_requests(p);
+}
+
+static void idle(struct hvm_pcpu *p)
+{
+    if (p->io_waiting)
+        poll_a_while(p);
+    if (!has_work(p))
+        sti_hlt_cli();
+}
+
+static void round(struct hvm_pcpu *p)
+{
+    struct vcpu *v;
+
+    sti_nop_cli();
+    if (p->timer_fired)
+        run_timer(p);
+    if (p->attention)
+        give_attention(p);
+    take_wakes(p);
+    if (p->io_waiting)
+        poll_requests(p);
+    if (!control_present() && p->id == 0)
+        standalone_poll();
+    v = sched_pick(p);
+    if (!v) {
+        idle(p);
+        return;
+    }
+    if (v->domain->action)
+        stop(p, v);
+    else
+        vcpu_run(v);
+}
+
+static struct hvm_pcpu *make_pcpu(unsigned id)
+{
+    struct hvm_pcpu *p = alloc_pages(0);
+
+    BUG_ON(!p);
+    p->id = id;
+    p->timer_armed = DEADLINE_UNSET;
+    deadline_init(&p->slice, slice_over);
+    return p;
+}
+
+void hvm_boot(void)
+{
+    vendor = cpu_features.svm ? &svm_ops : NULL;
+    for (unsigned i = 0; i < pcpu_count; i++)
+        pcpus[i]->hvm = hvm_pcpus[i] = make_pcpu(i);
+    irq_set_handler(VECTOR_TIMER, timer_interrupt, NULL);
+    irq_set_handler(VECTOR_KICK, kick_interrupt, NULL);
+    control_init();
+    if (!vendor) {
+        control_failed("this CPU has neither AMD-V nor VT-x");
+        log_error("this CPU has no AMD-V\n");
+        machine_stop(2);
+    }
+}
+
+void hvm_cpu_loop(void)
+{
+    struct hvm_pcpu *p = this_hvm();
+    const char *why = vendor->cpu_init(p);
+
+    if (why) {
+        log_error("CPU %u: %s\n", p->id, why);
+        control_failed(why);
+        machine_stop(2);
+    }
+    if (p->id == 0) {
+        log_info("%s, %u CPUs, TSC %llu Hz\n", vendor->name, pcpu_count, (unsigned long long)tsc_hz);
+        if (control_present())
+            control_ready();
+        else
+            standalone_init();
+    }
+    for (;;)
+        round(p);
+}

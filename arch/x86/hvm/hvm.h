@@ -1,0 +1,431 @@
+/*
+ * The HVM core: domains, vCPUs, and what its files offer each other. It owns time, lines, routes and injection, and it
+ * alone calls the device models. svm (and vmx) below it only enter, leave and inject.
+ */
+#ifndef METRONOME_HVM_H
+#define METRONOME_HVM_H
+
+#include "boot.h"
+#include "clock.h"
+#include "console.h"
+#include "cpu.h"
+#include "deadline.h"
+#include "emulate/emulate.h"
+#include "hpet/hpet.h"
+#include "p2m.h"
+#include "pmtimer/pmtimer.h"
+#include "public/control.h"
+#include "public/domain.h"
+#include "rtc/rtc.h"
+#include "spinlock.h"
+#include "string.h"
+#include "uart/uart.h"
+#include "vioapic/vioapic.h"
+#include "vlapic/vlapic.h"
+#include "vpic/vpic.h"
+#include "vpit/vpit.h"
+#include "wide.h"
+
+#define IOAPIC_BASE 0xfec00000ull
+#define HPET_BASE 0xfed00000ull
+#define TEST_PAGE_BASE 0xfed80000ull /* guests without device model: RAM that is reached through the emulator */
+#define PM_BASE_DEFAULT 0x600u       /* without device model; with one the PIIX4's own register says */
+
+/* ---- The shared memory behind a domain: a slot's, or (standalone) the hypervisor's own. ---- */
+struct slot {
+    unsigned index;
+    uint64_t physical, size;      /* BAR2, or the frames of a standalone domain */
+    uint8_t *memory;              /* where it is mapped */
+    volatile uint32_t *registers; /* BAR0; NULL for a standalone domain */
+    struct domain *domain;        /* what runs on it, or NULL */
+    uint32_t generation;
+    volatile bool rung;           /* its doorbell has rung since slot_service() looked */
+};
+
+/* ---- Virtual time (vtime.c). ---- */
+struct vtime {
+    uint64_t tsc_offset; /* domain TSC = host TSC + tsc_offset, while not stopped */
+    uint64_t stopped_at; /* domain TSC while stopped */
+    bool stopped;
+};
+
+/* ---- Interrupt lines (fabric.c). A source's number is its bit in gsi_sources. ---- */
+enum {
+    SOURCE_PIT, SOURCE_RTC, SOURCE_PM, SOURCE_UART, SOURCE_DM_ISA, SOURCE_DM_SCI, SOURCE_LINK, /* four links */
+    SOURCE_HPET = SOURCE_LINK + 4, SOURCE_COUNT = SOURCE_HPET + HPET_TIMERS,
+};
+#define PCI_LINKS 4u
+#define SCI_GSI 9u
+#define MSR_TSC_AUX 0xc0000103u
+
+/* A tick source's ledger: every rising edge that was due, and how it reached the pin. */
+struct ledger {
+    uint64_t due, delivered, collapsed;
+};
+
+/* The domain's devices that all its vCPUs share, under one lock. */
+struct chipset {
+    struct spinlock lock;
+    struct vpic vpic;
+    struct vioapic vioapic;
+    struct vpit vpit;
+    struct hpet hpet;
+    struct rtc rtc;
+    struct pmtimer pmtimer;
+    struct uart uart;
+    uint32_t gsi_sources[VIOAPIC_MAX_PINS]; /* who asserts each line */
+    uint64_t rises_seen[SOURCE_COUNT];      /* of each model's output line */
+    uint32_t hpet_gsi[HPET_TIMERS];         /* where a comparator's line was last driven */
+    uint64_t int_rises;                     /* of the PIC's INT, as last posted to vCPU 0 */
+    uint32_t int_level;
+    uint32_t link_devices[PCI_LINKS];       /* PCI devices that assert a link: each has one pin on each */
+    uint8_t link_irq[PCI_LINKS];
+    struct ledger ledger[SOURCE_COUNT];
+    uint16_t pm_base;                       /* 0: not decoded */
+    uint32_t pci_address;                   /* last write to 0xcf8 */
+    uint32_t pm_base_register;              /* PIIX4 function 3, 0x40 */
+    bool pm_enabled;                        /* and 0x80 bit 0 */
+    uint64_t deadline_ticks;                /* earliest deadline of all models, master ticks */
+    struct deadline deadline;               /* on the home pCPU */
+};
+
+/* ---- Posting (post.c). ---- */
+enum { WORK_NMI = 1, WORK_INIT = 2, WORK_SIPI = 4, WORK_LINT0 = 8, WORK_EXTINT = 16, WORK_SMI = 32,
+       WORK_LOOK = 64 /* nothing but the kick: the pCPU looks at the vCPU's state and its domain's action */ };
+
+/* Shaped like a posted-interrupt descriptor; written by any pCPU, drained by the owner. */
+struct posted {
+    uint64_t pir[4], tmr[4];
+    uint32_t work;
+    uint32_t on;
+    uint8_t sipi_vector;
+    uint8_t source[256]; /* enum metronome_inject_source of each vector's last post */
+} __attribute__((aligned(64)));
+
+enum vcpu_state {
+    VCPU_OFF,        /* not started, or waits for SIPI */
+    VCPU_RUNNABLE,
+    VCPU_IN_GUEST,
+    VCPU_IDLE,       /* HLT */
+    VCPU_WAIT_IOREQ,
+    VCPU_STOPPED,    /* its domain is stopped for a reset, a pause or its end */
+};
+
+/* ---- A request to the device model (ioreq.c). The shared page is data; this is the state. ---- */
+struct access {
+    uint64_t address, value;
+    uint32_t count; /* REP: iterations done */
+    uint8_t size;
+    bool write, port;
+};
+#define ACCESS_LOG 16
+
+struct io_state {
+    bool waiting;            /* a request is out */
+    uint64_t sequence;       /* of the last request; a reset moves it on and drops a late answer */
+    struct access request;
+    bool port_in;            /* an IN that completes straight into RAX */
+    bool emulating;          /* the answer is for an instruction that runs again */
+    bool again;              /* run it at the next entry */
+    unsigned logged, replayed;
+    struct access log[ACCESS_LOG]; /* accesses of the instruction under emulation, for its next run */
+};
+
+struct vendor_state; /* svm's or vmx's own */
+
+#define DECODE_CACHE 64
+
+struct decode_entry {
+    uint64_t linear, cr3;
+    uint32_t mode;
+    struct emu_insn insn;
+};
+
+struct vcpu {
+    struct emu emu;               /* regs.gpr is where the world switch keeps the general registers */
+    struct domain *domain;
+    struct vendor_state *vendor;
+    struct posted posted;
+    struct vlapic vlapic;
+    unsigned id, cpu;             /* index in the domain; the pCPU it runs on */
+    unsigned local;               /* its bit in that pCPU's masks */
+    volatile uint32_t state;      /* enum vcpu_state */
+    struct deadline deadline;     /* of the local APIC's timer */
+    bool timer_due;               /* that deadline has passed */
+    bool halted;                  /* in HLT: runs on only when inject_pending() */
+    bool fpu_fresh;               /* load the FPU from memory at the next run, whatever the registers hold */
+    uint32_t lapic_generation;    /* of vlapic.map_generation, as published in the domain's map */
+
+    /* Events on their way in (inject.c). */
+    unsigned nmi_pending;
+    bool nmi_blocked, extint_pending, stepping;
+    bool event_pending;           /* an exception, or an event whose delivery an exit interrupted */
+    uint8_t event_vector, event_type;
+    bool event_has_error;
+    uint32_t event_error;
+    uint64_t lint0_rises;
+
+    struct io_state io;
+    struct decode_entry decode[DECODE_CACHE];
+
+    /* Registers that the hardware does not keep for a guest. */
+    uint64_t pat, xcr0, mtrr_def, mtrr_fixed[11], mtrr_variable[16], misc_enable, syscfg, hwcr, mcg_status, tsc_aux;
+    uint64_t mc[4 * 4];
+    uint64_t p2m_generation;      /* of the p2m at the last entry */
+    void *fpu;                    /* XSAVE area, one or more pages */
+    struct metronome_stats counts;
+};
+
+/* Where interrupts addressed to APIC ids go; updated in place by the vCPU that changes. */
+struct apic_map {
+    uint8_t physical[256];      /* xAPIC or x2APIC id to vCPU, 0xff: none */
+    uint64_t flat[8];           /* vCPUs by bit of a flat logical id */
+    uint64_t cluster[16][4];    /* and of a cluster one */
+};
+
+struct domain {
+    struct slot *slot;
+    struct p2m p2m;
+    struct vtime time;
+    struct chipset chipset;
+    struct apic_map map;
+    struct spinlock map_lock;
+    struct metronome_domain_header header; /* our validated copy */
+    bool has_dm, ready;
+    unsigned vcpus, home;                  /* number; the pCPU of the chipset's deadline */
+    struct vcpu *vcpu[METRONOME_MAX_VCPUS];
+    uint8_t port_owner[65536];             /* enum port_owner */
+    uint8_t *test_page;
+    struct spinlock command_lock;          /* one consumer of the slot's ring at a time */
+    uint32_t commands_consumed;
+    uint32_t completions;                  /* produced into its completion ring */
+    uint32_t posted_writes;                /* our count of the buffered ring's write pointer */
+    volatile uint32_t running;             /* vCPUs not stopped */
+    volatile uint32_t action;              /* enum domain_action, done when the last vCPU has stopped */
+    uint32_t reset_cause;                  /* last port seen of those that reset */
+    uint32_t resets;
+    bool paused, resetting, ended;         /* all vCPUs stopped, and why */
+    const void *module, *initrd;           /* boot modules of a standalone domain; else they lie in the arena */
+    uint32_t console_produced, console_consumed;
+    int console_held;                      /* a byte that the UART had no room for, while console_holds */
+    bool console_holds;
+    enum metronome_end_reason end;
+    uint32_t end_code;
+    char end_message[192];
+};
+
+enum domain_action { ACTION_NONE, ACTION_RESET, ACTION_PAUSE, ACTION_END };
+
+/* ---- Per-pCPU part (hvm.c, sched.c). ---- */
+struct hvm_pcpu {
+    unsigned id;
+    struct deadline_heap deadlines;
+    uint64_t timer_armed;             /* host TSC the one-shot timer is set to */
+    volatile bool timer_fired;
+    volatile uint64_t wake;           /* local vCPUs that were posted to */
+    volatile uint32_t attention;      /* ATTENTION_* */
+    struct vcpu *local[64];           /* vCPUs that live here */
+    uint64_t runnable, io_waiting;    /* masks of local ones */
+    unsigned last;                    /* that ran last */
+    struct deadline slice;            /* end of the running vCPU's time slice */
+    bool resched;
+    struct vendor_pcpu *vendor;
+};
+enum { ATTENTION_SLOTS = 1, ATTENTION_CONTROL = 2, ATTENTION_DEADLINES = 4 };
+
+static inline struct hvm_pcpu *this_hvm(void)
+{
+    return this_cpu()->hvm;
+}
+extern struct hvm_pcpu *hvm_pcpus[MAX_PCPUS];
+
+/* ---- The vendor ops table: entering, leaving, injecting. ---- */
+enum exit_action {
+    EXIT_RESUME, /* handled: go on in the guest */
+    EXIT_LEAVE,  /* the pCPU's loop must look: host interrupt, wait, stop */
+};
+
+struct loader_entry;
+
+struct vendor_ops {
+    const char *name;
+    /* Checks and switches on the extension on this pCPU; NULL, or one line that says why it cannot be used. */
+    const char *(*cpu_init)(struct hvm_pcpu *p);
+    bool (*vcpu_init)(struct vcpu *v);
+    void (*vcpu_destroy)(struct vcpu *v);
+    /* Architectural reset state; SIPI starts at vector << 12. */
+    void (*vcpu_reset)(struct vcpu *v, bool sipi, uint8_t vector);
+    void (*vcpu_start_flat)(struct vcpu *v, const struct loader_entry *entry); /* where a boot protocol starts */
+    /* Runs the guest until something needs the pCPU's loop. GIF or interrupts are off inside. */
+    void (*run)(struct vcpu *v);
+    /* At each exit emu.regs has gpr, rip, rflags, efer, cr4 and the attributes of CS; this adds the rest for the emulator.
+     * gpr, rip and rflags are written back before entry. */
+    void (*load_regs)(struct vcpu *v);
+    void (*set_cr2)(struct vcpu *v, uint64_t value);
+    uint64_t (*get_efer)(const struct vcpu *v);
+    bool (*set_efer)(struct vcpu *v, uint64_t value); /* false: #GP */
+    void (*set_pat)(struct vcpu *v);
+};
+extern const struct vendor_ops *vendor;
+extern const struct vendor_ops svm_ops;
+
+/* ---- hvm.c ---- */
+void hvm_kick(unsigned cpu);                     /* IPI unless it is this one */
+void hvm_attention(unsigned cpu, uint32_t what); /* sets ATTENTION_* and kicks */
+void deadline_arm(struct deadline *d, uint64_t host_tsc); /* on this pCPU */
+
+/* ---- sched.c: who runs ---- */
+void sched_add(struct vcpu *v, unsigned cpu);
+void sched_remove(struct vcpu *v);
+void sched_wake(struct vcpu *v);      /* on its own pCPU: runnable from now */
+void sched_block(struct vcpu *v, enum vcpu_state state);
+struct vcpu *sched_pick(struct hvm_pcpu *p);
+unsigned sched_place(void);           /* pCPU for a new vCPU */
+
+/* ---- vtime.c ---- */
+void vtime_start(struct vtime *t);
+void vtime_stop(struct vtime *t);
+void vtime_resume(struct vtime *t);
+uint64_t vtime_tsc(const struct vtime *t);                            /* domain TSC */
+uint64_t vtime_master(const struct vtime *t);                         /* master ticks */
+uint64_t vtime_host_of_tsc(const struct vtime *t, uint64_t tsc);      /* host TSC at which the domain TSC is reached */
+uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks); /* first host TSC at which master >= ticks */
+
+/* ---- fabric.c: lines, routes, pins, messages. Callers of chipset_* hold the lock. ---- */
+void chipset_reset(struct domain *d, bool power_on);
+void chipset_update(struct domain *d, uint64_t now);  /* propagates outputs and re-arms the deadline */
+void chipset_expire(struct deadline *deadline);
+void chipset_rearm(struct domain *d);                 /* on the home pCPU, after virtual time has started */
+void chipset_set_isa(struct domain *d, unsigned irq, bool level);
+void chipset_set_intx(struct domain *d, unsigned device, unsigned pin, bool level);
+void chipset_set_link(struct domain *d, unsigned link, unsigned irq);
+void chipset_set_sci(struct domain *d, bool level);
+void chipset_set_pm_base(struct domain *d);
+int chipset_intack(struct domain *d);                 /* takes the lock; the PIC's vector, or -1 if INT is low */
+void fabric_message(struct domain *d, struct bus_message m, enum metronome_inject_source source);
+void fabric_publish_apic(struct vcpu *v);
+void fabric_take_apic_output(struct vcpu *v);         /* ICR sends and EOI broadcasts of the vCPU's APIC */
+
+/* ---- post.c ---- */
+void vcpu_post(struct vcpu *v, uint8_t vector, bool level, enum metronome_inject_source source);
+void vcpu_post_work(struct vcpu *v, uint32_t work);
+void vcpu_drain(struct vcpu *v);                      /* owner: takes what was posted into the APIC */
+
+/* ---- inject.c ---- */
+enum { EVENT_INTR = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFTWARE = 4 };
+struct injection {
+    bool valid, has_error;
+    uint8_t vector, type;
+    uint32_t error;
+};
+/* What stands between the guest and an interrupt, as the vendor's part sees it at this entry. */
+struct injectability {
+    bool interrupts; /* RFLAGS.IF and no interrupt shadow */
+    bool shadow;
+};
+enum {
+    WANT_WINDOW = 1, /* an exit as soon as interrupts can be taken */
+    WANT_STEP = 2,   /* an exit after one instruction: the interrupt shadow's */
+    WANT_TPR = 4,    /* an exit when the TPR is written: it holds back a request */
+};
+/* Chooses the event for this entry; *want: WANT_* bits to ask of the hardware because something must wait. */
+struct injection inject_next(struct vcpu *v, struct injectability can, int *want);
+bool inject_pending(struct vcpu *v);                  /* would wake a halted vCPU */
+void inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error);
+void inject_again(struct vcpu *v, uint8_t vector, uint8_t type, bool has_error, uint32_t error);
+
+/* ---- vcpu.c ---- */
+struct vcpu *vcpu_create(struct domain *d, unsigned id);
+void vcpu_destroy(struct vcpu *v);
+void vcpu_reset(struct vcpu *v);                      /* platform reset */
+void vcpu_run(struct vcpu *v);                        /* from the pCPU's loop */
+bool vcpu_prepare(struct vcpu *v);                    /* before each entry; false: leave instead */
+void vcpu_unload(struct hvm_pcpu *p);                 /* saves the FPU of the vCPU that is in the registers */
+void vcpu_arm_timer(struct vcpu *v);
+
+/* ---- exit.c: what exits mean, for every vendor ---- */
+enum exit_action exit_cpuid(struct vcpu *v, unsigned length);
+enum exit_action exit_hlt(struct vcpu *v);
+enum exit_action exit_msr(struct vcpu *v, bool write);
+enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in);
+enum exit_action exit_string_io(struct vcpu *v);
+enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present);
+enum exit_action exit_vmmcall(struct vcpu *v);
+enum exit_action exit_emulate(struct vcpu *v);        /* the instruction at RIP through the emulator */
+enum exit_action exit_triple_fault(struct vcpu *v);
+/* Skips the instruction at RIP: by its length, or decoded if that is 0. False: an exception was injected instead. */
+bool exit_skip(struct vcpu *v, unsigned length);
+void exit_crash(struct vcpu *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static inline void count_exit(struct vcpu *v, enum metronome_exit_reason reason)
+{
+    v->counts.exits[reason]++;
+}
+
+/* ---- io.c: ports and MMIO ---- */
+enum port_owner {
+    OWNER_DM, OWNER_PIC_MASTER, OWNER_PIC_SLAVE, OWNER_ELCR, OWNER_PIT, OWNER_PORT61, OWNER_RTC, OWNER_PM, OWNER_UART,
+    OWNER_DEBUG_CONSOLE, OWNER_DEBUG_EXIT, OWNER_PCI_ADDRESS, OWNER_PCI_DATA, OWNER_RESET_WATCH, OWNER_PM_CONTROL, OWNER_COUNT,
+};
+void io_build_ports(struct domain *d);
+enum emu_status io_port(struct vcpu *v, uint16_t port, unsigned size, bool write, uint64_t *value);
+enum emu_status io_mmio(struct vcpu *v, uint64_t gpa, unsigned size, bool write, uint64_t *value);
+bool io_is_ours(const struct vcpu *v, uint64_t gpa);  /* does this guest-physical page belong to the hypervisor's devices? */
+extern const struct emu_ops emulator_ops;
+
+/* ---- ioreq.c ---- */
+/* Sends the access out and blocks the vCPU: EMU_WAIT. `ram_gpa`: data lies in guest RAM, `count` elements of it. */
+enum emu_status ioreq_access(struct vcpu *v, const struct access *a, uint64_t ram_gpa, bool df);
+bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t value);
+bool ioreq_poll(struct vcpu *v);                      /* true: the answer is in */
+void ioreq_cancel(struct vcpu *v);
+void ioreq_complete(struct vcpu *v);                  /* before the vCPU resumes */
+
+/* ---- cpuid.c, msr.c ---- */
+struct cpuid_result cpuid_policy(struct vcpu *v, uint32_t leaf, uint32_t subleaf);
+bool msr_read(struct vcpu *v, uint32_t msr, uint64_t *value);  /* false: #GP */
+bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value);
+void msr_reset(struct vcpu *v);
+uint64_t cr4_allowed(void);
+uint64_t xcr0_allowed(void);
+
+/* ---- domain.c ---- */
+/* From the header in the slot's memory; 0 or -METRONOME_E*. A standalone domain's module and RAM disk lie outside it. */
+int domain_create(struct slot *s, const void *module, const void *initrd);
+void domain_destroy(struct domain *d);
+void domain_request(struct domain *d, enum domain_action action);
+void domain_request_reset(struct domain *d, enum metronome_end_reason reason); /* the device model resets first */
+void domain_vcpu_stopped(struct domain *d);
+void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void domain_start(struct domain *d);
+bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable);
+bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size);
+void *domain_ram(const struct domain *d, uint64_t gpa, bool write); /* host pointer to a guest page, or NULL */
+void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
+void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);
+void domain_console_poll(struct domain *d);
+
+/* ---- slot.c, control.c ---- */
+void control_init(void);                              /* finds the shared-memory devices */
+bool control_present(void);
+void control_service(void);
+void control_publish(struct domain *d, enum metronome_slot_state state);
+void control_failed(const char *why);
+void control_message(struct slot *s, const char *text);
+void control_reset_wanted(struct domain *d, enum metronome_end_reason reason);
+void control_ended(struct domain *d);
+void slot_ring(struct slot *s);                       /* the doorbell to dom0 */
+void slot_service(struct domain *d);                  /* doorbell from dom0: commands and answers */
+void slot_drain_commands(struct domain *d);
+void slot_set_waits(struct slot *s, bool waits);      /* must dom0 ring, or does a pCPU poll? */
+extern struct slot slots[METRONOME_MAX_SLOTS];
+extern unsigned slot_count;
+void control_ready(void);
+
+/* ---- standalone.c: boot module 0 as a domain, where there is no control device ---- */
+void standalone_init(void);
+void standalone_poll(void);
+void standalone_ended(struct domain *d);
+
+#endif

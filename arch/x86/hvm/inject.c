@@ -1,0 +1,116 @@
+/*
+ * Injection: which event goes in at this entry, and what to ask of the hardware where one has to wait.
+ */
+#include "hvm.h"
+
+void inject_again(struct vcpu *v, uint8_t vector, uint8_t type, bool has_error, uint32_t error)
+{
+    v->event_pending = true;
+    v->event_vector = vector;
+    v->event_type = type;
+    v->event_has_error = has_error;
+    v->event_error = error;
+}
+
+/* Exceptions 10-13 and 0 are contributory, 14 is a page fault (Intel SDM 3A 6.15, table 6-5). */
+static bool contributory(uint8_t vector)
+{
+    return vector == 0 || (vector >= 10 && vector <= 13);
+}
+
+void inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error)
+{
+    if (v->event_pending && v->event_type == EVENT_EXCEPTION) {
+        uint8_t first = v->event_vector;
+
+        if (first == 8) {
+            exit_triple_fault(v);
+            return;
+        }
+        if ((contributory(first) && contributory(vector)) || (first == 14 && (contributory(vector) || vector == 14))) {
+            vector = 8;
+            has_error = true;
+            error = 0;
+        }
+    }
+    inject_again(v, vector, EVENT_EXCEPTION, has_error, error);
+    v->counts.injected[METRONOME_INJECT_EXCEPTION]++;
+}
+
+static bool pic_requests(const struct vcpu *v)
+{
+    if (!__atomic_load_n(&v->domain->chipset.vpic.out.line[0].level, __ATOMIC_ACQUIRE))
+        return false;
+    return v->extint_pending || (v->id == 0 && vlapic_accepts_extint(&v->vlapic));
+}
+
+bool inject_pending(struct vcpu *v)
+{
+    if (v->event_pending || (v->nmi_pending && !v->nmi_blocked))
+        return true;
+    return (v->emu.regs.rflags & RFLAGS_IF) && (vlapic_pending(&v->vlapic) >= 0 || pic_requests(v));
+}
+
+static struct injection take_event(struct vcpu *v)
+{
+    struct injection i = {true, v->event_has_error, v->event_vector, v->event_type, v->event_error};
+
+    v->event_pending = false;
+    return i;
+}
+
+static struct injection take_nmi(struct vcpu *v)
+{
+    struct injection i = {.valid = true, .vector = 2, .type = EVENT_NMI};
+
+    v->nmi_pending--;
+    v->nmi_blocked = true;
+    v->counts.injected[METRONOME_INJECT_NMI]++;
+    return i;
+}
+
+static struct injection take_interrupt(struct vcpu *v)
+{
+    struct injection i = {.type = EVENT_INTR};
+
+    if (pic_requests(v)) {
+        int vector = chipset_intack(v->domain);
+
+        v->extint_pending = false;
+        if (vector >= 0) {
+            i.valid = true;
+            i.vector = (uint8_t)vector;
+            v->counts.injected[METRONOME_INJECT_PIC]++;
+            return i;
+        }
+    }
+    if (vlapic_pending(&v->vlapic) >= 0) {
+        i.valid = true;
+        i.vector = (uint8_t)vlapic_ack(&v->vlapic, 0);
+        v->counts.injected[v->posted.source[i.vector]]++;
+    }
+    return i;
+}
+
+struct injection inject_next(struct vcpu *v, struct injectability can, int *want)
+{
+    bool nmi = v->nmi_pending && !v->nmi_blocked;
+    bool interrupt = vlapic_pending(&v->vlapic) >= 0 || pic_requests(v);
+    struct injection i = {.valid = false};
+
+    if (v->event_pending) {
+        i = take_event(v);
+    } else if (nmi && !can.shadow) {
+        i = take_nmi(v);
+        nmi = false;
+    } else if (interrupt && can.interrupts) {
+        i = take_interrupt(v);
+        interrupt = vlapic_pending(&v->vlapic) >= 0 || pic_requests(v);
+    }
+    *want = 0;
+    if (nmi || interrupt)
+        *want |= can.shadow && !i.valid ? WANT_STEP : interrupt ? WANT_WINDOW : 0;
+    if (!interrupt && vlapic_highest_irr(&v->vlapic) >= 0)
+        *want |= WANT_TPR;
+    return i;
+}

@@ -1,0 +1,288 @@
+/*
+ * Where ports and device memory lead. The hypervisor's own ranges win; everything else is the device model's, or nobody's
+ * in a domain without one. Ports are looked up in a table of 65,536 bytes, O(1).
+ */
+#include "hvm.h"
+
+#define DEBUG_CONSOLE_PORT 0xe9u
+#define DEBUG_EXIT_PORT 0xf4u
+#define PIIX4_PM 0x80000b00u /* configuration address of 00:01.3 */
+#define RESET_KEYBOARD 0xfeu /* command 0xfe to port 0x64 pulses the reset line */
+
+struct model_ports {
+    uint64_t (*read)(struct chipset *c, uint64_t now, unsigned offset, unsigned size);
+    void (*write)(struct chipset *c, uint64_t now, unsigned offset, unsigned size, uint64_t value);
+    uint16_t base, length; /* of the ports; the PM block's base follows the chipset */
+    uint8_t offset;        /* of the first port, in the model's numbering */
+};
+
+#define MODEL(name) \
+    static uint64_t name##_in(struct chipset *c, uint64_t now, unsigned offset, unsigned size) \
+    { \
+        return name##_read(&c->name, now, offset, size); \
+    } \
+    static void name##_out(struct chipset *c, uint64_t now, unsigned offset, unsigned size, uint64_t value) \
+    { \
+        name##_write(&c->name, now, offset, size, value); \
+    }
+MODEL(vpic)
+MODEL(vpit)
+MODEL(rtc)
+MODEL(pmtimer)
+MODEL(uart)
+#undef MODEL
+
+static const struct model_ports model_ports[OWNER_COUNT] = {
+    [OWNER_PIC_MASTER] = {vpic_in, vpic_out, 0x20, 2, 0}, [OWNER_PIC_SLAVE] = {vpic_in, vpic_out, 0xa0, 2, 2},
+    [OWNER_ELCR] = {vpic_in, vpic_out, 0x4d0, 2, 4},      [OWNER_PIT] = {vpit_in, vpit_out, 0x40, 4, 0},
+    [OWNER_PORT61] = {vpit_in, vpit_out, 0x61, 1, 4},     [OWNER_RTC] = {rtc_in, rtc_out, 0x70, 4, 0},
+    [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0},     [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0},
+};
+
+static void own(struct domain *d, unsigned base, unsigned length, enum port_owner owner)
+{
+    memset(&d->port_owner[base], owner, length);
+}
+
+void io_build_ports(struct domain *d)
+{
+    unsigned pm = d->chipset.pm_base;
+
+    memset(d->port_owner, OWNER_DM, sizeof(d->port_owner));
+    for (unsigned o = 0; o < OWNER_COUNT; o++)
+        if (model_ports[o].base && (o != OWNER_UART || !d->has_dm))
+            own(d, model_ports[o].base, model_ports[o].length, o);
+    own(d, 0xcf8, 4, OWNER_PCI_ADDRESS);
+    own(d, 0xcfc, 4, OWNER_PCI_DATA);
+    own(d, 0xcf9, 1, OWNER_RESET_WATCH);
+    own(d, 0x64, 1, OWNER_RESET_WATCH);
+    own(d, 0x92, 1, OWNER_RESET_WATCH);
+    if (!d->has_dm) {
+        own(d, DEBUG_CONSOLE_PORT, 1, OWNER_DEBUG_CONSOLE);
+        own(d, DEBUG_EXIT_PORT, 4, OWNER_DEBUG_EXIT);
+    }
+    if (pm) {
+        own(d, pm, 12, OWNER_PM);
+        own(d, pm + 4, 2, OWNER_PM_CONTROL);
+    }
+}
+
+static void drain_uart(struct domain *d, uint64_t now)
+{
+    uint8_t bytes[16];
+    unsigned n = uart_take(&d->chipset.uart, bytes, sizeof(bytes));
+
+    if (!n)
+        return;
+    domain_console_write(d, bytes, n);
+    uart_advance(&d->chipset.uart, now);
+}
+
+static void model_access(struct vcpu *v, enum port_owner owner, uint16_t port, unsigned size, bool write, uint64_t *value)
+{
+    const struct model_ports *m = &model_ports[owner];
+    struct domain *d = v->domain;
+    unsigned offset = port - (owner == OWNER_PM ? d->chipset.pm_base : m->base);
+    uint64_t now = vtime_master(&d->time);
+
+    if (offset + size > m->length) { /* across the region's edge: reaches no device */
+        *value = all_ones(size);
+        return;
+    }
+    spin_lock(&d->chipset.lock);
+    if (write)
+        m->write(&d->chipset, now, m->offset + offset, size, *value);
+    else
+        *value = m->read(&d->chipset, now, m->offset + offset, size);
+    if (owner == OWNER_UART)
+        drain_uart(d, now);
+    chipset_update(d, now);
+    spin_unlock(&d->chipset.lock);
+}
+
+static enum emu_status to_device_model(struct vcpu *v, uint16_t port, unsigned size, bool write, uint64_t *value)
+{
+    struct access a = {.address = port, .value = *value, .count = 1, .size = (uint8_t)size, .write = write, .port = true};
+
+    count_exit(v, METRONOME_EXIT_PORT_DM);
+    if (v->domain->has_dm)
+        return ioreq_access(v, &a, 0, false);
+    if (!write)
+        *value = all_ones(size);
+    return EMU_OK;
+}
+
+/* The PM block follows the PIIX4's registers 0x40 (PMBA) and 0x80 (PMREGMISC, bit 0: enabled). */
+static void snoop_pci_config(struct domain *d, uint16_t port, unsigned size, uint64_t value)
+{
+    struct chipset *c = &d->chipset;
+    unsigned shift = (port & 3) * 8;
+    uint32_t mask = (uint32_t)all_ones(size) << shift;
+
+    spin_lock(&c->lock);
+    if ((c->pci_address & ~0xfcu) == PIIX4_PM && (c->pci_address & 0xfc) == 0x40)
+        c->pm_base_register = (c->pm_base_register & ~mask) | ((uint32_t)value << shift & mask);
+    else if ((c->pci_address & ~0xfcu) == PIIX4_PM && (c->pci_address & 0xfc) == 0x80 && shift == 0)
+        c->pm_enabled = value & 1;
+    chipset_set_pm_base(d);
+    spin_unlock(&c->lock);
+}
+
+/* PM1a_CNT without device model: S5 ends the domain (ACPI 4.8.3.2; _S5 says SLP_TYP 0). */
+static void pm_control(struct vcpu *v, uint64_t value)
+{
+    if (value & 0x2000)
+        domain_end(v->domain, METRONOME_END_POWEROFF, 0, "powered off");
+}
+
+static bool resets(uint16_t port, uint64_t value)
+{
+    return port == 0x64 ? value == RESET_KEYBOARD : port == 0x92 ? value & 1 : (value & 6) == 6;
+}
+
+static enum emu_status watched_write(struct vcpu *v, enum port_owner owner, uint16_t port, unsigned size, uint64_t *value)
+{
+    struct domain *d = v->domain;
+
+    if (owner == OWNER_PCI_ADDRESS && size == 4 && port == 0xcf8)
+        d->chipset.pci_address = (uint32_t)*value;
+    if (owner == OWNER_PCI_DATA && d->has_dm)
+        snoop_pci_config(d, port, size, *value);
+    if ((owner == OWNER_RESET_WATCH || port == 0xcf9) && size == 1 && resets(port, *value)) {
+        d->reset_cause = port;
+        if (!d->has_dm) {
+            domain_request(d, ACTION_RESET);
+            return EMU_OK;
+        }
+    }
+    if (owner == OWNER_PM_CONTROL && !d->has_dm) {
+        pm_control(v, *value);
+        return EMU_OK;
+    }
+    return to_device_model(v, port, size, true, value);
+}
+
+enum emu_status io_port(struct vcpu *v, uint16_t port, unsigned size, bool write, uint64_t *value)
+{
+    struct domain *d = v->domain;
+    enum port_owner owner = d->port_owner[port];
+
+    if (model_ports[owner].read) {
+        count_exit(v, METRONOME_EXIT_PORT);
+        model_access(v, owner, port, size, write, value);
+        return EMU_OK;
+    }
+    if (owner == OWNER_DEBUG_CONSOLE && write) {
+        uint8_t byte = (uint8_t)*value;
+
+        count_exit(v, METRONOME_EXIT_PORT);
+        domain_console_write(d, &byte, 1);
+        return EMU_OK;
+    }
+    if (owner == OWNER_DEBUG_CONSOLE) { /* reads as its own number where there is one (Bochs) */
+        *value = DEBUG_CONSOLE_PORT;
+        return EMU_OK;
+    }
+    if (owner == OWNER_DEBUG_EXIT && write) {
+        domain_end(d, METRONOME_END_EXIT, (uint32_t)*value, "debug exit %u", (unsigned)*value);
+        return EMU_OK;
+    }
+    return owner != OWNER_DM && write ? watched_write(v, owner, port, size, value)
+                                      : to_device_model(v, port, size, write, value);
+}
+
+/* ---- Device memory ---- */
+
+static void lapic_access(struct vcpu *v, unsigned offset, unsigned size, bool write, uint64_t *value)
+{
+    uint64_t now = vtime_tsc(&v->domain->time);
+
+    count_exit(v, METRONOME_EXIT_MMIO_LAPIC);
+    if (!write) {
+        *value = vlapic_read(&v->vlapic, now, offset, size);
+        return;
+    }
+    vlapic_write(&v->vlapic, now, offset, size, *value);
+    fabric_take_apic_output(v);
+}
+
+static void ioapic_access(struct domain *d, unsigned offset, unsigned size, bool write, uint64_t *value)
+{
+    struct chipset *c = &d->chipset;
+    uint64_t now = vtime_master(&d->time);
+
+    spin_lock(&c->lock);
+    if (write)
+        vioapic_write(&c->vioapic, now, offset, size, *value);
+    else
+        *value = vioapic_read(&c->vioapic, now, offset, size);
+    chipset_update(d, now);
+    spin_unlock(&c->lock);
+}
+
+/* A read of the HPET has no side effects: its state is only locked against a write that tears it. */
+static void hpet_access(struct domain *d, unsigned offset, unsigned size, bool write, uint64_t *value)
+{
+    struct chipset *c = &d->chipset;
+    uint64_t now;
+
+    spin_lock(&c->lock);
+    now = vtime_master(&d->time);
+    if (write) {
+        hpet_write(&c->hpet, now, offset, size, *value);
+        chipset_update(d, now);
+    } else {
+        *value = hpet_read(&c->hpet, now, offset, size);
+    }
+    spin_unlock(&c->lock);
+}
+
+static void test_page_access(struct domain *d, unsigned offset, unsigned size, bool write, uint64_t *value)
+{
+    if (write)
+        memcpy(d->test_page + offset, value, size);
+    else
+        memcpy(value, d->test_page + offset, size);
+}
+
+static bool lapic_page(const struct vcpu *v, uint64_t page)
+{
+    return page == vlapic_base(&v->vlapic) && vlapic_mmio_enabled(&v->vlapic);
+}
+
+bool io_is_ours(const struct vcpu *v, uint64_t gpa)
+{
+    uint64_t page = gpa & ~(PAGE_SIZE - 1);
+
+    return lapic_page(v, page) || page == IOAPIC_BASE || page == HPET_BASE || (page == TEST_PAGE_BASE && v->domain->test_page);
+}
+
+enum emu_status io_mmio(struct vcpu *v, uint64_t gpa, unsigned size, bool write, uint64_t *value)
+{
+    uint64_t page = gpa & ~(PAGE_SIZE - 1);
+    unsigned offset = gpa & (PAGE_SIZE - 1);
+    struct domain *d = v->domain;
+    struct access a = {.address = gpa, .value = *value, .count = 1, .size = (uint8_t)size, .write = write};
+
+    if (lapic_page(v, page)) {
+        lapic_access(v, offset, size, write, value);
+        return EMU_OK;
+    }
+    if (page == IOAPIC_BASE || page == HPET_BASE) {
+        count_exit(v, page == HPET_BASE ? METRONOME_EXIT_MMIO_HPET : METRONOME_EXIT_MMIO_IOAPIC);
+        (page == HPET_BASE ? hpet_access : ioapic_access)(d, offset, size, write, value);
+        return EMU_OK;
+    }
+    if (page == TEST_PAGE_BASE && d->test_page) {
+        test_page_access(d, offset, size, write, value);
+        return EMU_OK;
+    }
+    count_exit(v, METRONOME_EXIT_MMIO_DM);
+    if (write && domain_ram(d, gpa, false)) /* read-only memory: the write vanishes */
+        return EMU_OK;
+    if (d->has_dm && !(write && ioreq_posted_write(d, gpa, size, *value)))
+        return ioreq_access(v, &a, 0, false);
+    if (!write)
+        *value = all_ones(size);
+    return EMU_OK;
+}

@@ -1,0 +1,195 @@
+/*
+ * APIC bus messages: who is addressed, and what happens there. From I/O APIC pins, MSIs and ICRs; EOI broadcasts go the
+ * other way.
+ */
+#include "hvm.h"
+
+static uint64_t all_vcpus(const struct domain *d)
+{
+    return d->vcpus == 64 ? UINT64_MAX : (1ull << d->vcpus) - 1;
+}
+
+static uint64_t bit_of_id(const struct domain *d, uint32_t id)
+{
+    unsigned vcpu = id < 256 ? d->map.physical[id] : 0xff;
+
+    return vcpu == 0xff ? 0 : 1ull << vcpu;
+}
+
+/* x2APIC logical ids: cluster in bits 31:16, one bit per id of it below (SDM 11.12.10.2). */
+static uint64_t x2apic_logical(const struct domain *d, uint32_t dest)
+{
+    uint64_t mask = 0;
+
+    for (uint32_t bits = dest & 0xffff; bits; bits &= bits - 1)
+        mask |= bit_of_id(d, (dest >> 16) * 16 + (uint32_t)__builtin_ctz(bits));
+    return mask;
+}
+
+static uint64_t xapic_logical(const struct domain *d, uint32_t dest)
+{
+    uint64_t mask = 0;
+
+    for (unsigned i = 0; i < 8; i++)
+        if (dest >> i & 1)
+            mask |= d->map.flat[i];
+    for (unsigned i = 0; i < 4; i++)
+        if (dest >> i & 1)
+            mask |= d->map.cluster[dest >> 4 & 15][i];
+    return mask;
+}
+
+static uint64_t targets(const struct domain *d, const struct bus_message *m)
+{
+    bool x2apic = m->flags & BUS_X2APIC;
+
+    if (m->dest == (x2apic ? 0xffffffffu : 0xffu))
+        return all_vcpus(d);
+    if (!(m->flags & BUS_LOGICAL))
+        return bit_of_id(d, m->dest);
+    return x2apic ? x2apic_logical(d, m->dest) : xapic_logical(d, m->dest);
+}
+
+/* Of several targets the one that serves the least takes a lowest-priority interrupt. */
+static uint64_t lowest_of(const struct domain *d, uint64_t mask)
+{
+    uint64_t best = mask & -mask;
+    uint32_t least = UINT32_MAX;
+
+    if (best == mask)
+        return mask;
+    for (; mask; mask &= mask - 1) {
+        uint32_t apr = vlapic_arbitration(&d->vcpu[__builtin_ctzll(mask)]->vlapic);
+
+        if (apr < least) {
+            least = apr;
+            best = mask & -mask;
+        }
+    }
+    return best;
+}
+
+static void deliver(struct vcpu *v, const struct bus_message *m, enum metronome_inject_source source)
+{
+    static const uint8_t work[8] = {
+        [DELIVER_SMI] = WORK_SMI, [DELIVER_NMI] = WORK_NMI, [DELIVER_INIT] = WORK_INIT,
+        [DELIVER_SIPI] = WORK_SIPI, [DELIVER_EXTINT] = WORK_EXTINT,
+    };
+
+    if (m->delivery == DELIVER_FIXED || m->delivery == DELIVER_LOWEST) {
+        vcpu_post(v, m->vector, m->flags & BUS_LEVEL, source);
+        return;
+    }
+    if (m->delivery == DELIVER_INIT && !(m->flags & BUS_ASSERT))
+        return; /* INIT level de-assert: nothing since the Pentium 4 (SDM 11.6.1) */
+    if (m->delivery == DELIVER_SIPI)
+        v->posted.sipi_vector = m->vector;
+    if (work[m->delivery & 7])
+        vcpu_post_work(v, work[m->delivery & 7]);
+}
+
+static void deliver_all(struct domain *d, uint64_t mask, const struct bus_message *m, enum metronome_inject_source source)
+{
+    if (m->delivery == DELIVER_LOWEST)
+        mask = lowest_of(d, mask);
+    for (; mask; mask &= mask - 1)
+        deliver(d->vcpu[__builtin_ctzll(mask)], m, source);
+}
+
+void fabric_message(struct domain *d, struct bus_message m, enum metronome_inject_source source)
+{
+    deliver_all(d, targets(d, &m), &m, source);
+}
+
+static void end_of_interrupt(struct domain *d, uint8_t vector)
+{
+    struct chipset *c = &d->chipset;
+    uint64_t now = vtime_master(&d->time);
+
+    spin_lock(&c->lock);
+    vioapic_eoi(&c->vioapic, now, vector);
+    chipset_update(d, now);
+    spin_unlock(&c->lock);
+}
+
+static void send_ipi(struct vcpu *v, const struct bus_message *m)
+{
+    struct domain *d = v->domain;
+    uint64_t self = 1ull << v->id;
+    uint64_t mask[] = {
+        [SHORTHAND_NONE] = targets(d, m), [SHORTHAND_SELF] = self,
+        [SHORTHAND_ALL] = all_vcpus(d), [SHORTHAND_OTHERS] = all_vcpus(d) & ~self,
+    };
+
+    deliver_all(d, mask[m->shorthand & 3], m, METRONOME_INJECT_IPI);
+}
+
+static void unpublish(struct apic_map *m, uint64_t self, unsigned id)
+{
+    for (unsigned i = 0; i < 256; i++)
+        if (m->physical[i] == id)
+            m->physical[i] = 0xff;
+    for (unsigned i = 0; i < 8; i++)
+        m->flat[i] &= ~self;
+    for (unsigned i = 0; i < 64; i++)
+        m->cluster[i / 4][i % 4] &= ~self;
+}
+
+/* xAPIC logical ids: flat (DFR all ones) or cluster (SDM 11.6.2.2); an x2APIC's is seen by 8-bit senders as flat. */
+static void publish_logical(struct apic_map *m, const struct vlapic *a, uint64_t self)
+{
+    uint32_t logical = a->ldr >> 24;
+    bool flat = a->dfr >> 28 == 15;
+
+    if (vlapic_x2apic(a))
+        logical = a->apic_id < 16 ? 1u << a->apic_id : 0;
+    if (flat || vlapic_x2apic(a)) {
+        for (unsigned i = 0; i < 8; i++)
+            if (logical >> i & 1)
+                m->flat[i] |= self;
+        return;
+    }
+    for (unsigned i = 0; i < 4; i++)
+        if (logical >> i & 1)
+            m->cluster[logical >> 4][i] |= self;
+}
+
+void fabric_publish_apic(struct vcpu *v)
+{
+    struct domain *d = v->domain;
+    const struct vlapic *a = &v->vlapic;
+    uint32_t id = vlapic_x2apic(a) ? a->apic_id : a->xapic_id;
+
+    if (v->lapic_generation == a->map_generation)
+        return;
+    spin_lock(&d->map_lock);
+    v->lapic_generation = a->map_generation;
+    unpublish(&d->map, 1ull << v->id, v->id);
+    if ((a->apic_base & APIC_BASE_EN) && id < 256) {
+        d->map.physical[id] = (uint8_t)v->id;
+        publish_logical(&d->map, a, 1ull << v->id);
+    }
+    spin_unlock(&d->map_lock);
+}
+
+void fabric_take_apic_output(struct vcpu *v)
+{
+    struct vlapic *a = &v->vlapic;
+    struct bus_message m = a->out.message;
+
+    if (m.kind != BUS_NONE) {
+        a->out.message.kind = BUS_NONE;
+        if (m.kind == BUS_EOI)
+            end_of_interrupt(v->domain, m.vector);
+        else
+            send_ipi(v, &m);
+    }
+    if (a->out.nmi) {
+        a->out.nmi = 0;
+        v->nmi_pending = 1;
+    }
+    a->out.smi = 0; /* no SMM: counted by the model, dropped here */
+    if (v->lapic_generation != a->map_generation)
+        fabric_publish_apic(v);
+    vcpu_arm_timer(v);
+}

@@ -1,0 +1,162 @@
+/*
+ * MSR policy, beside docs/cpuid-msr.md: what is emulated here, everything else is #GP. FS, GS, KernelGSBase, STAR, LSTAR,
+ * CSTAR, SFMASK and SYSENTER belong to the hardware and never exit.
+ */
+#include "hvm.h"
+
+#define MSR_MTRRCAP 0xfeu
+#define MSR_MCG_CAP 0x179u
+#define MSR_MCG_STATUS 0x17au
+#define MSR_MISC_ENABLE 0x1a0u
+#define MSR_MTRR_PHYS 0x200u /* eight pairs of base and mask */
+#define MSR_MTRR_DEF 0x2ffu
+#define MSR_MC0_CTL 0x400u
+#define MSR_SYSCFG 0xc0010010u
+#define MSR_HWCR 0xc0010015u
+
+#define MTRR_VARIABLE 8u
+#define MC_BANKS 4u
+#define EFER_ALLOWED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR)
+#define PAT_RESET 0x0007040600070406ull
+#define MISC_ENABLE_RESET 1ull /* fast strings */
+#define HWCR_ALLOWED 0x01000059ull
+#define PAT_TYPES 0xf3u /* memory types 0, 1, 4, 5, 6, 7 */
+
+static const uint32_t fixed_mtrr[11] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
+
+void msr_reset(struct vcpu *v)
+{
+    v->pat = PAT_RESET;
+    v->misc_enable = MISC_ENABLE_RESET;
+    v->mtrr_def = v->syscfg = v->hwcr = v->mcg_status = v->tsc_aux = 0;
+    memset(v->mtrr_fixed, 0, sizeof(v->mtrr_fixed));
+    memset(v->mtrr_variable, 0, sizeof(v->mtrr_variable));
+    memset(v->mc, 0, sizeof(v->mc));
+}
+
+/* The stored register behind an MSR with its writable bits; NULL where there is none. */
+static uint64_t *stored(struct vcpu *v, uint32_t msr, uint64_t *writable)
+{
+    *writable = UINT64_MAX;
+    if (msr - MSR_MTRR_PHYS < 2 * MTRR_VARIABLE) {
+        *writable = ((1ull << cpu_features.phys_bits) - 1) & (msr & 1 ? ~0x7ffull : ~0xf00ull);
+        return &v->mtrr_variable[msr - MSR_MTRR_PHYS];
+    }
+    if (msr - MSR_MC0_CTL < 4 * MC_BANKS)
+        return &v->mc[msr - MSR_MC0_CTL];
+    for (unsigned i = 0; i < 11; i++)
+        if (fixed_mtrr[i] == msr)
+            return &v->mtrr_fixed[i];
+    switch (msr) {
+    case MSR_MTRR_DEF:
+        *writable = 0xcff;
+        return &v->mtrr_def;
+    case MSR_MISC_ENABLE:
+        *writable = MISC_ENABLE_RESET;
+        return &v->misc_enable;
+    case MSR_MCG_STATUS:
+        *writable = 7;
+        return &v->mcg_status;
+    case MSR_SYSCFG:
+        *writable = 0x7c0000;
+        return &v->syscfg;
+    case MSR_HWCR:
+        *writable = HWCR_ALLOWED;
+        return &v->hwcr;
+    case MSR_TSC_AUX:
+        *writable = UINT32_MAX;
+        return &v->tsc_aux;
+    }
+    return NULL;
+}
+
+static bool is_vlapic(uint32_t msr)
+{
+    return msr - MSR_X2APIC_FIRST < 0x100 || msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE || msr == MSR_TSC ||
+           msr == MSR_TSC_ADJUST;
+}
+
+/* Constants: microcode revision, platform id, and registers of power management that systems look at. */
+static bool constant(uint32_t msr, uint64_t *value)
+{
+    static const struct {
+        uint32_t msr;
+        uint64_t value;
+    } constants[] = {
+        {MSR_MTRRCAP, 0x500 | MTRR_VARIABLE}, {MSR_MCG_CAP, MC_BANKS}, {0x8b, 0x1000065}, {0x17, 0}, {0x2a, 0},
+        {0xc0010055, 0}, {0xc0010058, 0}, {0xc001001f, 0}, {0xc0010140, 0}, {0xc0010141, 0}, {0xc0010112, 0}, {0xc0010113, 0},
+    };
+
+    for (unsigned i = 0; i < sizeof(constants) / sizeof(constants[0]); i++)
+        if (constants[i].msr == msr) {
+            *value = constants[i].value;
+            return true;
+        }
+    return false;
+}
+
+bool msr_read(struct vcpu *v, uint32_t msr, uint64_t *value)
+{
+    uint64_t writable, *reg;
+
+    if (is_vlapic(msr))
+        return vlapic_msr_read(&v->vlapic, vtime_tsc(&v->domain->time), msr, value);
+    reg = stored(v, msr, &writable);
+    if (reg) {
+        *value = *reg;
+        return true;
+    }
+    if (msr == MSR_EFER || msr == MSR_PAT) {
+        *value = msr == MSR_PAT ? v->pat : vendor->get_efer(v);
+        return true;
+    }
+    return constant(msr, value);
+}
+
+static bool valid_pat(uint64_t value)
+{
+    for (unsigned i = 0; i < 64; i += 8)
+        if ((value >> i & 0xff) > 7 || !(PAT_TYPES >> (value >> i & 7) & 1))
+            return false;
+    return true;
+}
+
+static bool valid_write(uint32_t msr, uint64_t value)
+{
+    if (msr == MSR_MTRR_DEF)
+        return (value & 0xff) < 8 && (PAT_TYPES >> (value & 7) & 1);
+    if (msr - MSR_MTRR_PHYS < 2 * MTRR_VARIABLE && !(msr & 1))
+        return (value & 0xff) < 8 && (PAT_TYPES >> (value & 7) & 1);
+    return true;
+}
+
+bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
+{
+    uint64_t writable, *reg;
+
+    if (is_vlapic(msr)) {
+        if (!vlapic_msr_write(&v->vlapic, vtime_tsc(&v->domain->time), msr, value))
+            return false;
+        fabric_take_apic_output(v);
+        return true;
+    }
+    reg = stored(v, msr, &writable);
+    if (reg) {
+        if ((value & ~writable) || !valid_write(msr, value))
+            return false;
+        *reg = value;
+        if (msr == MSR_TSC_AUX)
+            wrmsr(MSR_TSC_AUX, value);
+        return true;
+    }
+    if (msr == MSR_PAT && valid_pat(value)) {
+        v->pat = value;
+        vendor->set_pat(v);
+        return true;
+    }
+    if (msr == MSR_EFER && !(value & ~EFER_ALLOWED))
+        return vendor->set_efer(v, value);
+    if (msr == MSR_MCG_CAP || msr == MSR_MTRRCAP)
+        return false;
+    return constant(msr, &writable); /* writes to the constants vanish */
+}

@@ -1,0 +1,111 @@
+/*
+ * Posting between pCPUs, lock-free. Sender: TMR, then PIR or work, then test-and-set ON; only who finds it clear kicks.
+ * Owner: clear ON, then take work and PIR; publish IN_GUEST or IDLE, full fence, look at ON again, then enter or halt.
+ */
+#include "hvm.h"
+
+static void kick(struct vcpu *v)
+{
+    struct hvm_pcpu *p = hvm_pcpus[v->cpu];
+    uint32_t state;
+
+    __atomic_fetch_or(&p->wake, 1ull << v->local, __ATOMIC_SEQ_CST);
+    state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);
+    if (state != VCPU_RUNNABLE && state != VCPU_WAIT_IOREQ)
+        hvm_kick(v->cpu);
+}
+
+static void ring(struct vcpu *v)
+{
+    if (!__atomic_exchange_n(&v->posted.on, 1, __ATOMIC_ACQ_REL))
+        kick(v);
+}
+
+void vcpu_post(struct vcpu *v, uint8_t vector, bool level, enum metronome_inject_source source)
+{
+    struct posted *p = &v->posted;
+    uint64_t bit = 1ull << (vector & 63);
+    uint64_t *tmr = &p->tmr[vector >> 6];
+
+    p->source[vector] = (uint8_t)source;
+    if (level)
+        __atomic_fetch_or(tmr, bit, __ATOMIC_RELAXED);
+    else if (__atomic_load_n(tmr, __ATOMIC_RELAXED) & bit)
+        __atomic_fetch_and(tmr, ~bit, __ATOMIC_RELAXED);
+    __atomic_fetch_or(&p->pir[vector >> 6], bit, __ATOMIC_RELEASE);
+    ring(v);
+}
+
+void vcpu_post_work(struct vcpu *v, uint32_t work)
+{
+    __atomic_fetch_or(&v->posted.work, work, __ATOMIC_RELEASE);
+    ring(v);
+}
+
+/* The PIC's INT as LINT0 sees it: at least one edge for each that has risen since the last look. */
+static void follow_lint0(struct vcpu *v, uint64_t now)
+{
+    const struct line *line = &v->domain->chipset.vpic.out.line[0];
+    uint64_t rises = __atomic_load_n(&line->rises, __ATOMIC_ACQUIRE);
+
+    if (rises != v->lint0_rises) {
+        v->lint0_rises = rises;
+        vlapic_set_line(&v->vlapic, now, 0, false);
+        vlapic_set_line(&v->vlapic, now, 0, true);
+    }
+    vlapic_set_line(&v->vlapic, now, 0, line->level);
+}
+
+static void do_init(struct vcpu *v, uint64_t now)
+{
+    vlapic_init(&v->vlapic, now);
+    vendor->vcpu_reset(v, false, 0);
+    v->emu.regs.cpl = 0;
+    v->event_pending = v->nmi_blocked = v->extint_pending = false;
+    v->nmi_pending = 0;
+    vcpu_arm_timer(v);
+}
+
+static void do_work(struct vcpu *v, uint32_t work)
+{
+    uint64_t now = vtime_tsc(&v->domain->time);
+
+    if (work & WORK_NMI)
+        v->nmi_pending = 1;
+    if (work & WORK_EXTINT)
+        v->extint_pending = true;
+    if (work & WORK_LINT0)
+        follow_lint0(v, now);
+    if (work & WORK_INIT)
+        do_init(v, now);
+    if ((work & WORK_SIPI) && vlapic_sipi(&v->vlapic, now, v->posted.sipi_vector))
+        vendor->vcpu_reset(v, true, v->posted.sipi_vector);
+    fabric_take_apic_output(v);
+}
+
+void vcpu_drain(struct vcpu *v)
+{
+    struct posted *p = &v->posted;
+    uint64_t now;
+    uint32_t work;
+
+    if (!__atomic_load_n(&p->on, __ATOMIC_RELAXED))
+        return;
+    __atomic_exchange_n(&p->on, 0, __ATOMIC_SEQ_CST);
+    work = __atomic_load_n(&p->work, __ATOMIC_RELAXED) ? __atomic_exchange_n(&p->work, 0, __ATOMIC_ACQUIRE) : 0;
+    if (work)
+        do_work(v, work);
+    now = vtime_tsc(&v->domain->time);
+    for (unsigned w = 0; w < 4; w++) {
+        uint64_t bits = __atomic_load_n(&p->pir[w], __ATOMIC_RELAXED);
+
+        if (!bits)
+            continue;
+        bits = __atomic_exchange_n(&p->pir[w], 0, __ATOMIC_ACQUIRE);
+        for (; bits; bits &= bits - 1) {
+            unsigned bit = (unsigned)__builtin_ctzll(bits);
+
+            vlapic_post(&v->vlapic, now, (uint8_t)(w * 64 + bit), p->tmr[w] >> bit & 1);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+/*
+ * Without a control device: the first boot module is a guest without device model, in the hypervisor's own memory and on
+ * its console. Bochs, deterministic runs and small test guests need nothing else.
+ */
+#include "hvm.h"
+
+#define ORDER_MAX 18u /* 1 GiB */
+#define ORDER_MIN 13u /* 32 MiB */
+
+static struct slot own_slot;
+
+static unsigned long option_number(const char *name, unsigned long otherwise)
+{
+    char text[24];
+    unsigned long n = 0;
+
+    if (!boot_option(name, text, sizeof(text)))
+        return otherwise;
+    for (const char *c = text; *c >= '0' && *c <= '9'; c++)
+        n = n * 10 + (unsigned long)(*c - '0');
+    return n;
+}
+
+/* The largest block there is, or what mem=MIB asks for. */
+static bool take_memory(struct slot *s)
+{
+    unsigned long mib = option_number("mem", 0);
+
+    for (unsigned order = ORDER_MAX; order >= ORDER_MIN; order--) {
+        if (mib && (PAGE_SIZE << order) / 2 >= (mib << 20) + METRONOME_DOMAIN_ARENA)
+            continue;
+        s->memory = alloc_pages(order);
+        if (!s->memory)
+            continue;
+        s->size = PAGE_SIZE << order;
+        s->physical = virt_to_phys(s->memory);
+        return true;
+    }
+    return false;
+}
+
+static void fill_header(struct slot *s, const struct boot_module *image, const struct boot_module *initrd)
+{
+    struct metronome_domain_header *h = (void *)(s->memory + METRONOME_DOMAIN_HEADER);
+    unsigned long mib = option_number("mem", 0);
+    uint64_t room = (s->size - METRONOME_DOMAIN_ARENA) & ~(LARGE_PAGE_SIZE - 1);
+
+    h->magic = METRONOME_DOMAIN_MAGIC;
+    h->version = METRONOME_ABI_VERSION;
+    h->vcpus = (uint32_t)option_number("vcpus", 1);
+    h->ram_low = mib && mib << 20 < room ? mib << 20 & ~(LARGE_PAGE_SIZE - 1) : room;
+    h->extra = h->ram_low;
+    h->wallclock = (int64_t)option_number("wallclock", 1767225600); /* 2026-01-01 */
+    h->module_bytes = image->size;
+    h->initrd_bytes = initrd ? initrd->size : 0;
+    memcpy(h->name, "module", 7);
+    memcpy(h->command_line, image->command_line, sizeof(image->command_line));
+}
+
+static void stop(int code, const char *why)
+{
+    log_error("%s\n", why);
+    machine_stop(code);
+}
+
+void standalone_init(void)
+{
+    const struct boot_module *initrd = boot_info.modules > 1 ? &boot_info.module[1] : NULL;
+    void *image, *ramdisk = NULL;
+    int error;
+
+    if (boot_info.modules == 0)
+        stop(2, "nothing to run: no control device and no boot module");
+    if (!take_memory(&own_slot))
+        stop(2, "too little memory for a guest");
+    fill_header(&own_slot, &boot_info.module[0], initrd);
+    image = map_physical(boot_info.module[0].base, boot_info.module[0].size, MAP_READONLY);
+    if (initrd)
+        ramdisk = map_physical(initrd->base, initrd->size, MAP_READONLY);
+    if (!image || (initrd && !ramdisk))
+        stop(2, "the boot module cannot be mapped");
+    error = domain_create(&own_slot, image, ramdisk);
+    if (error) {
+        log_error("the guest cannot be made (%d)\n", error);
+        machine_stop(2);
+    }
+    domain_start(own_slot.domain);
+}
+
+/* The console has no interrupt here: looked at on each round of the pCPU's loop. */
+void standalone_poll(void)
+{
+    if (own_slot.domain && !own_slot.domain->ended)
+        domain_console_poll(own_slot.domain);
+}
+
+static void print_counts(const char *title, const uint64_t *counts, const char *const *names, unsigned n)
+{
+    log_info("%s\n", title);
+    for (unsigned i = 0; i < n; i++)
+        if (counts[i])
+            log_info("  %-32s %12llu\n", names[i], (unsigned long long)counts[i]);
+}
+
+static void print_stats(const struct domain *d)
+{
+#define X(name, text) text,
+    static const char *const exits[] = {METRONOME_EXIT_REASONS(X)};
+    static const char *const sources[] = {METRONOME_INJECT_SOURCES(X)};
+#undef X
+    for (unsigned i = 0; i < d->vcpus; i++) {
+        print_counts("exits by reason", d->vcpu[i]->counts.exits, exits, METRONOME_EXIT_COUNT);
+        print_counts("interrupts injected by source", d->vcpu[i]->counts.injected, sources, METRONOME_INJECT_COUNT);
+    }
+}
+
+/* The guest's end is the machine's. */
+void standalone_ended(struct domain *d)
+{
+    print_stats(d);
+    machine_stop(d->end == METRONOME_END_EXIT ? (int)d->end_code : d->end == METRONOME_END_POWEROFF ? 0 : 1);
+}

@@ -1,0 +1,370 @@
+/*
+ * AMD-V: switching it on, a guest's VMCB, entering and injecting. APM 2 chapter 15.
+ */
+#include "svm/svm.h"
+
+#define MSR_VM_CR 0xc0010114u
+#define VM_CR_SVMDIS 0x10u
+#define MSR_VM_HSAVE_PA 0xc0010117u
+#define IOPM_ORDER 2u  /* 12 KiB, rounded up */
+#define MSRPM_ORDER 1u /* 8 KiB */
+
+struct vendor_pcpu {
+    uint64_t host_vmcb; /* physical: the host's FS, GS, TR, LDTR and syscall MSRs */
+};
+
+static uint8_t *iopm, *msrpm;
+
+static inline void vmload(uint64_t physical)
+{
+    __asm__ volatile("vmload %%rax" : : "a"(physical) : "memory");
+}
+
+static inline void vmsave(uint64_t physical)
+{
+    __asm__ volatile("vmsave %%rax" : : "a"(physical) : "memory");
+}
+
+static inline void clgi(void)
+{
+    __asm__ volatile("clgi" : : : "memory");
+}
+
+static inline void stgi(void)
+{
+    __asm__ volatile("stgi" : : : "memory");
+}
+
+/* ---- Switching on ---- */
+
+/* MSRs that belong to the guest while it runs: VMLOAD and VMSAVE switch them. */
+static void pass_through(uint32_t msr)
+{
+    unsigned base = msr < 0x2000 ? 0 : msr - 0xc0000000u < 0x2000 ? 0x800 : 0x1000;
+    unsigned bit = (msr & 0x1fff) * 2;
+
+    msrpm[base + bit / 8] &= (uint8_t)~(3u << (bit % 8));
+}
+
+static bool make_maps(void)
+{
+    static const uint32_t guest_msrs[] = {0x174, 0x175, 0x176, 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084,
+                                          0xc0000100, 0xc0000101, 0xc0000102};
+
+    iopm = alloc_pages(IOPM_ORDER);
+    msrpm = alloc_pages(MSRPM_ORDER);
+    if (!iopm || !msrpm)
+        return false;
+    memset(iopm, 0xff, PAGE_SIZE << IOPM_ORDER);
+    memset(msrpm, 0xff, PAGE_SIZE << MSRPM_ORDER);
+    for (unsigned i = 0; i < sizeof(guest_msrs) / sizeof(guest_msrs[0]); i++)
+        pass_through(guest_msrs[i]);
+    return true;
+}
+
+static const char *svm_cpu_init(struct hvm_pcpu *p)
+{
+    struct vendor_pcpu *vp = alloc_pages(0);
+    void *hsave = alloc_pages(0), *host = alloc_pages(0);
+
+    if (!cpu_features.svm)
+        return "this CPU has no AMD-V";
+    if (!cpu_features.npt)
+        return "this CPU's AMD-V has no nested paging";
+    if (rdmsr(MSR_VM_CR) & VM_CR_SVMDIS)
+        return "AMD-V is disabled by the firmware";
+    if (!vp || !hsave || !host || (p->id == 0 && !make_maps()))
+        return "too little memory for AMD-V";
+    write_cr0(read_cr0() & ~(CR0_TS | CR0_EM));
+    write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT | (cpu_features.xsave ? CR4_OSXSAVE : 0));
+    wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
+    wrmsr(MSR_VM_HSAVE_PA, virt_to_phys(hsave));
+    vp->host_vmcb = virt_to_phys(host);
+    vmsave(vp->host_vmcb);
+    p->vendor = vp;
+    return NULL;
+}
+
+/* ---- A guest's VMCB ---- */
+
+static void fill_controls(struct vcpu *v)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    c->intercept_cr_write = 1u << 4;
+    c->intercept_exceptions = 1u << 1 | 1u << 17 | 1u << 18; /* #DB and #AC could loop for ever in delivery; #MC is ours */
+    c->intercept1 = I1_INTR | I1_NMI | I1_SMI | I1_INIT | I1_RDPMC | I1_CPUID | I1_INVD | I1_PAUSE | I1_HLT | I1_INVLPGA |
+                    I1_IOIO | I1_MSR | I1_SHUTDOWN;
+    c->intercept2 = I2_VMRUN | I2_VMMCALL | I2_VMLOAD | I2_VMSAVE | I2_STGI | I2_CLGI | I2_SKINIT | I2_WBINVD | I2_MONITOR |
+                    I2_MWAIT | I2_MWAIT_ARMED | I2_XSETBV;
+    if (cpu_features.pause_filter)
+        c->pause_count = 3000;
+    else
+        c->intercept1 &= ~I1_PAUSE; /* without the filter every PAUSE would exit */
+    c->iopm = virt_to_phys(iopm);
+    c->msrpm = virt_to_phys(msrpm);
+    c->asid = 1;
+    c->v_enable = V_INTR_MASKING;
+    c->np_enable = 1;
+    c->n_cr3 = v->domain->p2m.root;
+}
+
+static bool svm_vcpu_init(struct vcpu *v)
+{
+    struct vendor_state *s = alloc_pages(0);
+
+    v->vendor = s;
+    if (!s)
+        return false;
+    s->vmcb = alloc_pages(0);
+    if (!s->vmcb)
+        return false;
+    s->vmcb_physical = virt_to_phys(s->vmcb);
+    fill_controls(v);
+    return true;
+}
+
+static void svm_vcpu_destroy(struct vcpu *v)
+{
+    if (v->vendor->vmcb)
+        free_pages(v->vendor->vmcb, 0);
+    free_pages(v->vendor, 0);
+}
+
+static struct vmcb_segment segment(uint16_t selector, uint16_t attributes, uint32_t limit, uint64_t base)
+{
+    return (struct vmcb_segment){selector, attributes, limit, base};
+}
+
+/* What every exit brings into emu.regs; written back before entry. */
+static void take_regs(struct vcpu *v)
+{
+    const struct vmcb *c = vmcb_of(v);
+    struct emu_regs *r = &v->emu.regs;
+
+    r->gpr[EMU_RAX] = c->rax;
+    r->gpr[EMU_RSP] = c->rsp;
+    r->rip = c->rip;
+    r->rflags = c->rflags;
+    r->efer = c->efer;
+    r->cr4 = c->cr4;
+    r->seg[EMU_CS].attributes = c->cs.attributes;
+}
+
+static void put_regs(struct vcpu *v)
+{
+    struct vmcb *c = vmcb_of(v);
+    const struct emu_regs *r = &v->emu.regs;
+
+    if (c->rip != r->rip)
+        c->interrupt_shadow = 0; /* an instruction was emulated or skipped: its shadow is over */
+    c->rax = r->gpr[EMU_RAX];
+    c->rsp = r->gpr[EMU_RSP];
+    c->rip = r->rip;
+    c->rflags = r->rflags;
+}
+
+/* State after RESET#, INIT or (cs from the vector) SIPI: APM 2 14.1.3, table 14-1. */
+static void svm_vcpu_reset(struct vcpu *v, bool sipi, uint8_t vector)
+{
+    struct vmcb *c = vmcb_of(v);
+    struct vmcb_segment data = segment(0, 0x93, 0xffff, 0);
+
+    c->es = c->ss = c->ds = c->fs = c->gs = data;
+    c->cs = sipi ? segment((uint16_t)(vector << 8), 0x9b, 0xffff, (uint64_t)vector << 12)
+                 : segment(0xf000, 0x9b, 0xffff, 0xffff0000);
+    c->gdtr = c->idtr = segment(0, 0, 0xffff, 0);
+    c->ldtr = segment(0, 0x82, 0xffff, 0);
+    c->tr = segment(0, 0x8b, 0xffff, 0);
+    c->cpl = 0;
+    c->efer = EFER_SVME;
+    c->cr0 = CR0_CD | CR0_NW | CR0_ET;
+    c->cr2 = c->cr3 = c->cr4 = 0;
+    c->dr6 = 0xffff0ff0;
+    c->dr7 = 0x400;
+    c->rflags = 2;
+    c->rip = sipi ? 0 : 0xfff0;
+    c->rax = c->rsp = 0;
+    c->g_pat = v->pat;
+    c->star = c->lstar = c->cstar = c->sfmask = c->kernel_gs_base = 0;
+    c->sysenter_cs = c->sysenter_esp = c->sysenter_eip = 0;
+    c->interrupt_shadow = c->eventinj = 0;
+    v->vendor->lme_hidden = false;
+    v->vendor->flush = true;
+    memset(v->emu.regs.gpr, 0, sizeof(v->emu.regs.gpr));
+    v->emu.regs.gpr[EMU_RDX] = cpuid(1, 0).eax;
+    take_regs(v);
+}
+
+static void svm_vcpu_start_flat(struct vcpu *v, const struct loader_entry *entry)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    c->cs = segment(LOADER_CS, 0xc9b, UINT32_MAX, 0);
+    c->ds = c->es = c->ss = c->fs = c->gs = segment(LOADER_DS, 0xc93, UINT32_MAX, 0);
+    c->gdtr = segment(0, 0, (uint16_t)entry->gdt_limit, entry->gdt);
+    c->cr0 = CR0_PE | CR0_ET;
+    c->rip = entry->eip;
+    take_regs(v);
+}
+
+static void svm_set_cr2(struct vcpu *v, uint64_t value)
+{
+    vmcb_of(v)->cr2 = value;
+}
+
+static void svm_set_pat(struct vcpu *v)
+{
+    vmcb_of(v)->g_pat = v->pat;
+}
+
+uint64_t svm_get_efer(const struct vcpu *v)
+{
+    return (vmcb_of(v)->efer & ~EFER_SVME) | (v->vendor->lme_hidden ? EFER_LME : 0);
+}
+
+bool svm_set_efer(struct vcpu *v, uint64_t value)
+{
+    struct vmcb *c = vmcb_of(v);
+    uint64_t old = svm_get_efer(v);
+
+    if (((value ^ old) & EFER_LME) && (c->cr0 & CR0_PG))
+        return false;
+    value = (value & ~EFER_LMA) | (old & EFER_LMA);
+    /* TCG leaves the host without paging after an exit with LME set, PAE and PG clear. */
+    v->vendor->lme_hidden = cpu_features.on_tcg && (value & EFER_LME) && !(c->cr4 & CR4_PAE) && !(c->cr0 & CR0_PG);
+    c->efer = (v->vendor->lme_hidden ? value & ~EFER_LME : value) | EFER_SVME;
+    return true;
+}
+
+static void take_segment(struct emu_segment *to, const struct vmcb_segment *from)
+{
+    to->selector = from->selector;
+    to->attributes = from->attributes;
+    to->limit = from->limit;
+    to->base = from->base;
+}
+
+void svm_load_regs(struct vcpu *v)
+{
+    const struct vmcb *c = vmcb_of(v);
+    struct emu_regs *r = &v->emu.regs;
+
+    vmsave(v->vendor->vmcb_physical); /* FS and GS are in the CPU until then */
+    take_segment(&r->seg[EMU_ES], &c->es);
+    take_segment(&r->seg[EMU_CS], &c->cs);
+    take_segment(&r->seg[EMU_SS], &c->ss);
+    take_segment(&r->seg[EMU_DS], &c->ds);
+    take_segment(&r->seg[EMU_FS], &c->fs);
+    take_segment(&r->seg[EMU_GS], &c->gs);
+    r->cr0 = c->cr0;
+    r->cr3 = c->cr3;
+    r->cpl = c->cpl;
+    r->pkru = 0;
+    if (r->cr4 & CR4_PKE)
+        __asm__ volatile("rdpkru" : "=a"(r->pkru) : "c"(0) : "edx");
+}
+
+/* ---- Entering ---- */
+
+static void inject(struct vcpu *v)
+{
+    struct vmcb *c = vmcb_of(v);
+    bool shadow = c->interrupt_shadow & 1;
+    int want;
+    struct injection i = inject_next(v, (struct injectability){(c->rflags & RFLAGS_IF) && !shadow, shadow}, &want);
+
+    c->eventinj = !i.valid ? 0
+                           : i.vector | (uint64_t)i.type << 8 | EVENT_VALID | (i.has_error ? EVENT_HAS_ERROR : 0) |
+                                 (uint64_t)i.error << 32;
+    if ((want & WANT_STEP) && !cpu_features.on_tcg)
+        want |= WANT_WINDOW; /* real hardware loads the shadow at VMRUN, so the window opens behind it */
+    else if (want & WANT_STEP)
+        svm_step(v);
+    c->v_irq = (want & WANT_WINDOW) ? V_IRQ : 0;
+    c->v_control = V_PRIORITY_MAX | V_IGNORE_TPR;
+    c->intercept1 = (c->intercept1 & ~(I1_VINTR | I1_IRET)) | ((want & WANT_WINDOW) ? I1_VINTR : 0) |
+                    (v->nmi_blocked ? I1_IRET : 0);
+    /* CR8 exits only while its value decides over a request; on TCG also while V_IRQ is set, or QEMU aborts. */
+    if ((want & WANT_TPR) || ((want & WANT_WINDOW) && cpu_features.on_tcg))
+        c->intercept_cr_write |= 1u << 8;
+    else
+        c->intercept_cr_write &= (uint16_t)~(1u << 8);
+}
+
+static void before_entry(struct vcpu *v)
+{
+    struct vendor_state *s = v->vendor;
+    struct vmcb *c = s->vmcb;
+    uint64_t generation = __atomic_load_n(&v->domain->p2m.generation, __ATOMIC_ACQUIRE);
+
+    put_regs(v);
+    inject(v);
+    c->v_tpr = (uint8_t)vlapic_get_cr8(&v->vlapic);
+    c->tsc_offset = v->domain->time.tsc_offset + vlapic_guest_tsc_offset(&v->vlapic);
+    c->tlb_control = 0;
+    if (s->flush || v->p2m_generation != generation) {
+        s->flush = false;
+        v->p2m_generation = generation;
+        c->tlb_control = TLB_FLUSH_ALL;
+    }
+}
+
+static void after_exit(struct vcpu *v)
+{
+    const struct vmcb *c = vmcb_of(v);
+    uint64_t event = c->exitintinfo;
+
+    take_regs(v);
+    if (c->v_tpr != vlapic_get_cr8(&v->vlapic))
+        vlapic_set_cr8(&v->vlapic, c->v_tpr & 15);
+    if (event & EVENT_VALID) {
+        uint8_t type = event >> 8 & 7, vector = (uint8_t)event;
+
+        /* INT n, INT3 and INTO have not moved RIP: they run again by themselves. */
+        if (type != EVENT_SOFTWARE && !(type == EVENT_EXCEPTION && (vector == 3 || vector == 4)))
+            inject_again(v, vector, type, event & EVENT_HAS_ERROR, (uint32_t)(event >> 32));
+    }
+}
+
+static void svm_run(struct vcpu *v)
+{
+    struct vendor_state *s = v->vendor;
+    uint64_t host = this_hvm()->vendor->host_vmcb;
+
+    clgi();
+    vmload(s->vmcb_physical);
+    __atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);
+    if (v->io.again) {
+        v->io.again = false;
+        if (exit_emulate(v) == EXIT_LEAVE)
+            goto out;
+    }
+    while (vcpu_prepare(v)) {
+        before_entry(v);
+        svm_enter(v->emu.regs.gpr, s->vmcb_physical);
+        after_exit(v);
+        if (svm_exit(v) == EXIT_LEAVE)
+            break;
+    }
+out:
+    put_regs(v);
+    vmsave(s->vmcb_physical);
+    vmload(host);
+    stgi();
+}
+
+const struct vendor_ops svm_ops = {
+    .name = "AMD-V",
+    .cpu_init = svm_cpu_init,
+    .vcpu_init = svm_vcpu_init,
+    .vcpu_destroy = svm_vcpu_destroy,
+    .vcpu_reset = svm_vcpu_reset,
+    .vcpu_start_flat = svm_vcpu_start_flat,
+    .run = svm_run,
+    .load_regs = svm_load_regs,
+    .set_cr2 = svm_set_cr2,
+    .get_efer = svm_get_efer,
+    .set_efer = svm_set_efer,
+    .set_pat = svm_set_pat,
+};

@@ -1,0 +1,212 @@
+/*
+ * One vCPU: made, reset, run on its pCPU, and what is checked before each entry.
+ */
+#include "hvm.h"
+
+static void timer_expired(struct deadline *deadline)
+{
+    struct vcpu *v = (struct vcpu *)((char *)deadline - offsetof(struct vcpu, deadline));
+
+    v->timer_due = true;
+    if (v->state == VCPU_IDLE)
+        sched_wake(v);
+}
+
+/* The local APIC's next expiry as a deadline of this pCPU; one that has passed is taken at the next entry. */
+void vcpu_arm_timer(struct vcpu *v)
+{
+    uint64_t due = vlapic_deadline(&v->vlapic);
+    uint64_t host = DEADLINE_UNSET;
+
+    if (due != NEVER) {
+        if (due <= vtime_tsc(&v->domain->time)) {
+            v->timer_due = true;
+            return;
+        }
+        host = vtime_host_of_tsc(&v->domain->time, due);
+    }
+    if (host != v->deadline.when)
+        deadline_arm(&v->deadline, host);
+}
+
+static void take_timer(struct vcpu *v)
+{
+    struct vlapic *a = &v->vlapic;
+
+    v->timer_due = false;
+    v->posted.source[a->lvt[LVT_TIMER] & 0xff] = METRONOME_INJECT_LAPIC_TIMER;
+    vlapic_advance(a, vtime_tsc(&v->domain->time));
+    vcpu_arm_timer(v);
+}
+
+bool vcpu_prepare(struct vcpu *v)
+{
+    struct hvm_pcpu *p = this_hvm();
+
+    if (p->timer_fired || p->attention || p->resched)
+        return false;
+    vcpu_drain(v);
+    if (v->timer_due)
+        take_timer(v);
+    return v->state == VCPU_IN_GUEST && !v->domain->action;
+}
+
+/* XSAVE's layout where the CPU has it, else FXSAVE's 512 bytes. */
+static void fpu_save(struct vcpu *v)
+{
+    if (!cpu_features.xsave) {
+        __asm__ volatile("fxsave64 (%0)" : : "r"(v->fpu) : "memory");
+        return;
+    }
+    v->xcr0 = xgetbv(0);
+    xsetbv(0, xcr0_allowed());
+    __asm__ volatile("xsave64 (%0)" : : "r"(v->fpu), "a"(UINT32_MAX), "d"(UINT32_MAX) : "memory");
+}
+
+static void fpu_load(struct vcpu *v)
+{
+    if (!cpu_features.xsave) {
+        __asm__ volatile("fxrstor64 (%0)" : : "r"(v->fpu) : "memory");
+        return;
+    }
+    xsetbv(0, xcr0_allowed());
+    __asm__ volatile("xrstor64 (%0)" : : "r"(v->fpu), "a"(UINT32_MAX), "d"(UINT32_MAX) : "memory");
+    xsetbv(0, v->xcr0);
+}
+
+void vcpu_unload(struct hvm_pcpu *p)
+{
+    struct pcpu *cpu = this_cpu();
+
+    (void)p;
+    if (cpu->current && !cpu->current->fpu_fresh)
+        fpu_save(cpu->current);
+    cpu->current = NULL;
+}
+
+static void load(struct vcpu *v)
+{
+    struct pcpu *cpu = this_cpu();
+
+    if (cpu->current == v && !v->fpu_fresh)
+        return;
+    vcpu_unload(cpu->hvm);
+    fpu_load(v);
+    if ((cpuid(0x80000001, 0).edx & 1u << 27))
+        wrmsr(MSR_TSC_AUX, v->tsc_aux);
+    v->fpu_fresh = false;
+    cpu->current = v;
+}
+
+void vcpu_run(struct vcpu *v)
+{
+    if (v->io.waiting) {
+        if (!ioreq_poll(v))
+            return;
+        ioreq_complete(v);
+    }
+    if (v->halted) {
+        vcpu_drain(v);
+        if (v->timer_due)
+            take_timer(v);
+        if (!inject_pending(v)) {
+            sched_block(v, VCPU_IDLE);
+            return;
+        }
+        v->halted = false;
+    }
+    if (v->vlapic.activity == VLAPIC_WAIT_SIPI) {
+        vcpu_drain(v);
+        if (v->vlapic.activity == VLAPIC_WAIT_SIPI) {
+            sched_block(v, VCPU_OFF);
+            return;
+        }
+    }
+    load(v);
+    vendor->run(v);
+    if (v->state == VCPU_IN_GUEST)
+        v->state = VCPU_RUNNABLE;
+}
+
+static void reset_events(struct vcpu *v)
+{
+    v->nmi_pending = 0;
+    v->nmi_blocked = v->extint_pending = v->stepping = v->event_pending = v->halted = v->timer_due = false;
+    v->lint0_rises = 0;
+    memset(v->posted.pir, 0, sizeof(v->posted.pir));
+    memset(v->posted.tmr, 0, sizeof(v->posted.tmr));
+    v->posted.work = 0;
+    for (unsigned i = 0; i < DECODE_CACHE; i++)
+        v->decode[i].insn.length = 0;
+}
+
+void vcpu_reset(struct vcpu *v)
+{
+    uint16_t control_word = 0x37f;
+    uint32_t mxcsr = 0x1f80;
+
+    vlapic_reset(&v->vlapic, vtime_tsc(&v->domain->time), v->id, v->id == 0);
+    vlapic_configure(&v->vlapic, cpu_features.phys_bits, VLAPIC_X2APIC | VLAPIC_TSC_DEADLINE);
+    if (v->id != 0)
+        v->vlapic.activity = VLAPIC_WAIT_SIPI;
+    reset_events(v);
+    msr_reset(v);
+    ioreq_cancel(v);
+    memset(v->fpu, 0, 1024);
+    memcpy((uint8_t *)v->fpu, &control_word, sizeof(control_word));
+    memcpy((uint8_t *)v->fpu + 24, &mxcsr, sizeof(mxcsr));
+    v->xcr0 = 1;
+    v->fpu_fresh = true;
+    memset(v->emu.regs.gpr, 0, sizeof(v->emu.regs.gpr));
+    vendor->vcpu_reset(v, false, 0);
+    fabric_publish_apic(v);
+}
+
+/* Pages for the XSAVE area at its largest (CPUID 0xd, ECX). */
+static unsigned fpu_order(void)
+{
+    uint32_t bytes = cpu_features.xsave ? cpuid(0xd, 0).ecx : 512;
+    unsigned order = 0;
+
+    while (bytes > PAGE_SIZE << order)
+        order++;
+    return order;
+}
+
+static unsigned vcpu_order(void)
+{
+    unsigned order = 0;
+
+    while (sizeof(struct vcpu) > PAGE_SIZE << order)
+        order++;
+    return order;
+}
+
+struct vcpu *vcpu_create(struct domain *d, unsigned id)
+{
+    struct vcpu *v = alloc_pages(vcpu_order());
+
+    if (!v)
+        return NULL;
+    v->domain = d;
+    v->id = id;
+    v->state = VCPU_STOPPED;
+    v->emu.ops = &emulator_ops;
+    v->emu.ctx = v;
+    v->emu.budget = 1;
+    v->fpu = alloc_pages(fpu_order());
+    deadline_init(&v->deadline, timer_expired);
+    if (v->fpu && vendor->vcpu_init(v))
+        return v;
+    vcpu_destroy(v);
+    return NULL;
+}
+
+void vcpu_destroy(struct vcpu *v)
+{
+    if (v->vendor)
+        vendor->vcpu_destroy(v);
+    if (v->fpu)
+        free_pages(v->fpu, fpu_order());
+    free_pages(v, vcpu_order());
+}

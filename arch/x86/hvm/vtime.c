@@ -1,0 +1,50 @@
+/*
+ * Virtual time: the domain's TSC and, from it, the master count of 157500000/11 Hz. Counts are computed from the TSC in
+ * wide arithmetic, never accumulated, so they cannot drift against it.
+ */
+#include "hvm.h"
+
+void vtime_start(struct vtime *t)
+{
+    t->tsc_offset = 0 - rdtsc();
+    t->stopped_at = 0;
+    t->stopped = false;
+}
+
+uint64_t vtime_tsc(const struct vtime *t)
+{
+    return t->stopped ? t->stopped_at : rdtsc() + t->tsc_offset;
+}
+
+void vtime_stop(struct vtime *t)
+{
+    t->stopped_at = vtime_tsc(t);
+    t->stopped = true;
+}
+
+void vtime_resume(struct vtime *t)
+{
+    if (!t->stopped)
+        return;
+    t->tsc_offset = t->stopped_at - rdtsc();
+    t->stopped = false;
+}
+
+uint64_t vtime_master(const struct vtime *t)
+{
+    return muldiv_u64(vtime_tsc(t), MASTER_HZ_NUM, MASTER_HZ_DEN * tsc_hz);
+}
+
+uint64_t vtime_host_of_tsc(const struct vtime *t, uint64_t tsc)
+{
+    if (tsc == NEVER || t->stopped)
+        return DEADLINE_UNSET;
+    return tsc - t->tsc_offset;
+}
+
+uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks)
+{
+    if (ticks == NEVER)
+        return DEADLINE_UNSET;
+    return vtime_host_of_tsc(t, muldiv_up_u64(ticks, MASTER_HZ_DEN * tsc_hz, MASTER_HZ_NUM));
+}

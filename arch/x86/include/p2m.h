@@ -1,0 +1,42 @@
+/*
+ * Nested page tables of a domain: guest-physical to host-physical (APM 2 15.25). 4 KiB and 2 MiB pages.
+ */
+#ifndef METRONOME_P2M_H
+#define METRONOME_P2M_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Bits of an entry, as in long-mode page tables; nested entries are always user-accessible. */
+#define P2M_PRESENT 1ull
+#define P2M_WRITABLE 2ull
+#define P2M_USER 4ull
+#define P2M_ACCESSED 0x20ull
+#define P2M_DIRTY 0x40ull
+#define P2M_LARGE 0x80ull
+#define P2M_NX (1ull << 63)
+#define P2M_ADDRESS 0x000ffffffffff000ull
+
+struct p2m {
+    uint64_t root;       /* physical address of the top table */
+    uint64_t *table;     /* the top table */
+    uint64_t pages;      /* frames the tables take */
+    uint64_t generation; /* goes up when a translation is taken away: cached ones must be flushed */
+};
+
+/* False: out of memory. */
+bool p2m_init(struct p2m *p);
+void p2m_destroy(struct p2m *p);
+
+/* Maps [gpa, gpa + size) to host-physical hpa, replacing what was there; all 4 KiB aligned. False: out of memory, and part
+ * of the range may be mapped. */
+bool p2m_map(struct p2m *p, uint64_t gpa, uint64_t hpa, uint64_t size, bool writable);
+bool p2m_unmap(struct p2m *p, uint64_t gpa, uint64_t size);
+
+/* The entry that translates gpa (its address part is of that very 4 KiB page), or 0. */
+uint64_t p2m_lookup(const struct p2m *p, uint64_t gpa);
+
+/* True if the 4 KiB page at gpa was written since the last call; splits large pages. */
+bool p2m_test_and_clear_dirty(struct p2m *p, uint64_t gpa);
+
+#endif

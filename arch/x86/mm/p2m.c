@@ -1,0 +1,154 @@
+#include "mm.h"
+#include "p2m.h"
+
+#define ENTRIES 512u
+#define LEAF (P2M_PRESENT | P2M_USER | P2M_ACCESSED)
+
+static unsigned index_at(uint64_t gpa, unsigned level)
+{
+    return (unsigned)(gpa >> (PAGE_SHIFT + 9 * level)) & (ENTRIES - 1);
+}
+
+static uint64_t *table_of(uint64_t entry)
+{
+    return phys_to_virt(entry & P2M_ADDRESS);
+}
+
+bool p2m_init(struct p2m *p)
+{
+    p->table = alloc_pages(0);
+    if (!p->table)
+        return false;
+    p->root = virt_to_phys(p->table);
+    p->pages = 1;
+    p->generation = 1;
+    return true;
+}
+
+static void free_level(uint64_t *table, unsigned level)
+{
+    for (unsigned i = 0; level && i < ENTRIES; i++)
+        if ((table[i] & P2M_PRESENT) && !(table[i] & P2M_LARGE))
+            free_level(table_of(table[i]), level - 1);
+    free_pages(table, 0);
+}
+
+void p2m_destroy(struct p2m *p)
+{
+    if (p->table)
+        free_level(p->table, 3);
+    p->table = NULL;
+}
+
+/* Turns a 2 MiB entry into a table of 512 equal 4 KiB ones, dirty bits included. */
+static bool split(struct p2m *p, uint64_t *entry)
+{
+    uint64_t *table = alloc_pages(0);
+    uint64_t leaf = *entry & ~P2M_LARGE;
+
+    if (!table)
+        return false;
+    for (unsigned i = 0; i < ENTRIES; i++)
+        table[i] = leaf + i * PAGE_SIZE;
+    p->pages++;
+    p->generation++;
+    *entry = virt_to_phys(table) | P2M_PRESENT | P2M_WRITABLE | P2M_USER;
+    return true;
+}
+
+/* The entry for gpa at `level` (0: 4 KiB, 1: 2 MiB), with the tables above it made; NULL when memory is used up. */
+static uint64_t *entry_at(struct p2m *p, uint64_t gpa, unsigned level)
+{
+    uint64_t *table = p->table;
+
+    for (unsigned l = 3; l > level; l--) {
+        uint64_t *e = &table[index_at(gpa, l)];
+
+        if (!(*e & P2M_PRESENT)) {
+            uint64_t *next = alloc_pages(0);
+
+            if (!next)
+                return NULL;
+            p->pages++;
+            *e = virt_to_phys(next) | P2M_PRESENT | P2M_WRITABLE | P2M_USER;
+        } else if ((*e & P2M_LARGE) && !split(p, e)) {
+            return NULL;
+        }
+        table = table_of(*e);
+    }
+    return &table[index_at(gpa, level)];
+}
+
+static void replace(struct p2m *p, uint64_t *entry, uint64_t value, unsigned level)
+{
+    uint64_t old = *entry;
+
+    *entry = value;
+    if (!(old & P2M_PRESENT))
+        return;
+    p->generation++;
+    if (level && !(old & P2M_LARGE)) {
+        p->pages--;
+        free_pages(table_of(old), 0);
+    }
+}
+
+/* Maps (value: first entry) or unmaps (value 0) a range with the largest pages that fit. */
+static bool set_range(struct p2m *p, uint64_t gpa, uint64_t value, uint64_t size)
+{
+    while (size) {
+        uint64_t aligned = gpa | (value & P2M_ADDRESS);
+        bool large = !(aligned & (LARGE_PAGE_SIZE - 1)) && size >= LARGE_PAGE_SIZE;
+        uint64_t bytes = large ? LARGE_PAGE_SIZE : PAGE_SIZE;
+        uint64_t *e = entry_at(p, gpa, large);
+
+        if (!e)
+            return false;
+        replace(p, e, value && large ? value | P2M_LARGE : value, large);
+        gpa += bytes;
+        size -= bytes;
+        value += value ? bytes : 0;
+    }
+    return true;
+}
+
+bool p2m_map(struct p2m *p, uint64_t gpa, uint64_t hpa, uint64_t size, bool writable)
+{
+    return set_range(p, gpa, hpa | LEAF | (writable ? P2M_WRITABLE : 0), size);
+}
+
+bool p2m_unmap(struct p2m *p, uint64_t gpa, uint64_t size)
+{
+    return set_range(p, gpa, 0, size);
+}
+
+uint64_t p2m_lookup(const struct p2m *p, uint64_t gpa)
+{
+    const uint64_t *table = p->table;
+
+    if (gpa >> 48)
+        return 0;
+    for (unsigned l = 3;; l--) {
+        uint64_t e = table[index_at(gpa, l)];
+
+        if (!(e & P2M_PRESENT))
+            return 0;
+        if (l == 0)
+            return e;
+        if (e & P2M_LARGE)
+            return e + (gpa & (LARGE_PAGE_SIZE - 1) & ~(PAGE_SIZE - 1));
+        table = table_of(e);
+    }
+}
+
+bool p2m_test_and_clear_dirty(struct p2m *p, uint64_t gpa)
+{
+    uint64_t *e;
+
+    if (!p2m_lookup(p, gpa))
+        return false;
+    e = entry_at(p, gpa, 0);
+    if (!e)
+        return true; /* cannot tell: say written */
+    return __atomic_fetch_and(e, ~P2M_DIRTY, __ATOMIC_RELAXED) & P2M_DIRTY;
+}

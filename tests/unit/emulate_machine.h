@@ -69,7 +69,7 @@ static inline uint64_t mask_of(unsigned size)
     return UINT64_MAX >> (64 - 8 * size);
 }
 
-static void *machine_ram_page(void *ctx, uint64_t gpa, bool write)
+static inline void *machine_ram_page(void *ctx, uint64_t gpa, bool write)
 {
     struct machine *m = ctx;
 
@@ -84,12 +84,12 @@ static void *machine_ram_page(void *ctx, uint64_t gpa, bool write)
 }
 
 /* What a port gives depends on how many reads there were; what it gets is summed up, order included. */
-static uint64_t machine_port_value(uint64_t index, uint16_t port, unsigned size)
+static inline uint64_t machine_port_value(uint64_t index, uint16_t port, unsigned size)
 {
     return ((index + port) * 0x9e3779b97f4a7c15 >> 13) & mask_of(size);
 }
 
-static void machine_do(struct machine *m, struct access *a)
+static inline void machine_do(struct machine *m, struct access *a)
 {
     switch (a->kind) {
     case MMIO_READ:
@@ -111,7 +111,7 @@ static void machine_do(struct machine *m, struct access *a)
 }
 
 /* One element of a run, by the same accesses that the emulator would have made. */
-static void machine_do_element(struct machine *m, const struct emu_rep *r, int64_t at)
+static inline void machine_do_element(struct machine *m, const struct emu_rep *r, int64_t at)
 {
     int64_t move = r->backwards ? -at * r->size : at * r->size;
     struct access a = { .address = r->is_port ? r->device : r->device + (uint64_t)move, .size = r->size };
@@ -125,7 +125,7 @@ static void machine_do_element(struct machine *m, const struct emu_rep *r, int64
         memcpy(ram, &a.value, r->size);
 }
 
-static void machine_do_run(struct machine *m, struct emu_rep *r)
+static inline void machine_do_run(struct machine *m, struct emu_rep *r)
 {
     r->done = 1 + (uint32_t)below(r->count);
     for (uint32_t i = 0; i < r->done; i++)
@@ -133,7 +133,7 @@ static void machine_do_run(struct machine *m, struct emu_rep *r)
 }
 
 /* Completes what the emulator waits for, as a device model would. */
-static void machine_complete(struct machine *m)
+static inline void machine_complete(struct machine *m)
 {
     if (m->pending.kind == REP_RUN)
         machine_do_run(m, &m->pending.rep);
@@ -144,14 +144,14 @@ static void machine_complete(struct machine *m)
     m->waited++;
 }
 
-static bool same_access(const struct access *a, const struct access *b)
+static inline bool same_access(const struct access *a, const struct access *b)
 {
     if (a->kind != b->kind || a->address != b->address || a->size != b->size)
         return false;
     return (a->kind != MMIO_WRITE && a->kind != PORT_WRITE) || a->value == b->value;
 }
 
-static enum emu_status machine_access(struct machine *m, struct access *a)
+static inline enum emu_status machine_access(struct machine *m, struct access *a)
 {
     m->calls++;
     if (m->waits && m->replayed < m->recorded) {
@@ -170,7 +170,7 @@ static enum emu_status machine_access(struct machine *m, struct access *a)
     return EMU_OK;
 }
 
-static void machine_check_mmio(struct machine *m, uint64_t gpa, unsigned size)
+static inline void machine_check_mmio(struct machine *m, uint64_t gpa, unsigned size)
 {
     uint64_t linear = gpa - m->origin;
 
@@ -178,7 +178,7 @@ static void machine_check_mmio(struct machine *m, uint64_t gpa, unsigned size)
         m->errors++;
 }
 
-static enum emu_status machine_device_read(void *ctx, uint64_t gpa, unsigned size, uint64_t *value)
+static inline enum emu_status machine_device_read(void *ctx, uint64_t gpa, unsigned size, uint64_t *value)
 {
     struct machine *m = ctx;
     struct access a = { .kind = MMIO_READ, .address = gpa, .size = size };
@@ -190,7 +190,7 @@ static enum emu_status machine_device_read(void *ctx, uint64_t gpa, unsigned siz
     return status;
 }
 
-static enum emu_status machine_device_write(void *ctx, uint64_t gpa, unsigned size, uint64_t value)
+static inline enum emu_status machine_device_write(void *ctx, uint64_t gpa, unsigned size, uint64_t value)
 {
     struct access a = { .kind = MMIO_WRITE, .address = gpa, .size = size, .value = value };
 
@@ -198,7 +198,7 @@ static enum emu_status machine_device_write(void *ctx, uint64_t gpa, unsigned si
     return machine_access(ctx, &a);
 }
 
-static enum emu_status machine_port_read(void *ctx, uint16_t port, unsigned size, uint64_t *value)
+static inline enum emu_status machine_port_read(void *ctx, uint16_t port, unsigned size, uint64_t *value)
 {
     struct access a = { .kind = PORT_READ, .address = port, .size = size };
     enum emu_status status = machine_access(ctx, &a);
@@ -207,14 +207,14 @@ static enum emu_status machine_port_read(void *ctx, uint16_t port, unsigned size
     return status;
 }
 
-static enum emu_status machine_port_write(void *ctx, uint16_t port, unsigned size, uint64_t value)
+static inline enum emu_status machine_port_write(void *ctx, uint16_t port, unsigned size, uint64_t value)
 {
     struct access a = { .kind = PORT_WRITE, .address = port, .size = size, .value = value };
 
     return machine_access(ctx, &a);
 }
 
-static bool run_is_sound(const struct machine *m, const struct emu_rep *r)
+static inline bool run_is_sound(const struct machine *m, const struct emu_rep *r)
 {
     uint64_t span = (uint64_t)(r->count - 1) * r->size;
     uint64_t device = r->backwards ? r->device - span : r->device, ram = r->backwards ? r->ram_gpa - span : r->ram_gpa;
@@ -226,7 +226,7 @@ static bool run_is_sound(const struct machine *m, const struct emu_rep *r)
     return r->fill || (!IS_DEVICE_PAGE(ram - m->origin) && (ram & 0xfff) + span + r->size <= PAGE);
 }
 
-static enum emu_status machine_rep(void *ctx, struct emu_rep *rep)
+static inline enum emu_status machine_rep(void *ctx, struct emu_rep *rep)
 {
     struct machine *m = ctx;
 
@@ -249,7 +249,7 @@ static enum emu_status machine_rep(void *ctx, struct emu_rep *rep)
     return EMU_OK;
 }
 
-static void machine_retire(void *ctx)
+static inline void machine_retire(void *ctx)
 {
     struct machine *m = ctx;
 
@@ -259,17 +259,17 @@ static void machine_retire(void *ctx)
     m->retired++;
 }
 
-static void machine_xmm_read(void *ctx, unsigned reg, uint64_t value[2])
+static inline void machine_xmm_read(void *ctx, unsigned reg, uint64_t value[2])
 {
     memcpy(value, ((struct machine *)ctx)->xmm[reg], 16);
 }
 
-static void machine_xmm_write(void *ctx, unsigned reg, const uint64_t value[2])
+static inline void machine_xmm_write(void *ctx, unsigned reg, const uint64_t value[2])
 {
     memcpy(((struct machine *)ctx)->xmm[reg], value, 16);
 }
 
-static bool machine_port_allowed(void *ctx, uint16_t port, unsigned size)
+static inline bool machine_port_allowed(void *ctx, uint16_t port, unsigned size)
 {
     return !((struct machine *)ctx)->refuse_ports;
 }
@@ -287,7 +287,7 @@ static const struct emu_ops machine_ops = {
     .retire = machine_retire,
 };
 
-static void machine_init(struct machine *m)
+static inline void machine_init(struct machine *m)
 {
     memset(m, 0, sizeof *m);
     m->ops = machine_ops;
@@ -299,7 +299,7 @@ static void machine_init(struct machine *m)
 /* Page tables: linear [0, SPAN) to gpa [1 MiB, 1 MiB + SPAN), rights of every entry as given. */
 enum paging_kind { UNPAGED, PAGED_32, PAGED_PAE, PAGED_4LEVEL, PAGED_5LEVEL };
 
-static void machine_paging(struct machine *m, enum paging_kind kind, uint64_t rights)
+static inline void machine_paging(struct machine *m, enum paging_kind kind, uint64_t rights)
 {
     static const uint64_t cr4[] = { 0, 0, 0x20, 0x20, 0x1020 };
     unsigned level = 0;
@@ -322,13 +322,13 @@ static void machine_paging(struct machine *m, enum paging_kind kind, uint64_t ri
     }
 }
 
-static void machine_segment(struct machine *m, unsigned seg, uint16_t selector, uint64_t base, uint32_t limit, uint16_t attributes)
+static inline void machine_segment(struct machine *m, unsigned seg, uint16_t selector, uint64_t base, uint32_t limit, uint16_t attributes)
 {
     m->e.regs.seg[seg] = (struct emu_segment){ selector, attributes, limit, base };
 }
 
 /* Runs until RIP has moved (or an instruction that stays where it is was tried 10000 times). */
-static enum emu_status machine_run(struct machine *m)
+static inline enum emu_status machine_run(struct machine *m)
 {
     uint64_t rip = m->e.regs.rip;
     enum emu_status status = EMU_OK;
@@ -339,7 +339,7 @@ static enum emu_status machine_run(struct machine *m)
 }
 
 /* The same with EMU_WAIT at every access: checks that a wait changes nothing but what finished iterations did. */
-static enum emu_status machine_run_waiting(struct machine *m)
+static inline enum emu_status machine_run_waiting(struct machine *m)
 {
     static uint8_t before[DATA_BYTES];
     uint64_t rip = m->e.regs.rip;

@@ -1,6 +1,5 @@
 /*
- * QEMU's command line. Every device has a fixed place on the PCI bus, so that boot order can name it and a guest finds the
- * same board at each start:  00.0 host  01.x PIIX  02 VGA  03 AHCI  04-0b NICs  10-1f virtio disks
+ * QEMU's command line.
  */
 #define _GNU_SOURCE
 #include <stdarg.h>
@@ -11,13 +10,7 @@
 #include <unistd.h>
 
 #include "launch.h"
-
-#define SLOT_VGA 0x02u
-#define SLOT_AHCI 0x03u
-#define SLOT_NIC 0x04u
-#define SLOT_VIRTIO 0x10u
-#define IDE_DRIVES 4u
-#define AHCI_PORTS 6u
+#include "place.h"
 
 struct builder {
     const struct dm_launch *l;
@@ -25,8 +18,8 @@ struct builder {
     char *error;
     size_t error_bytes;
     bool failed;
-    bool ide_used[IDE_DRIVES];
-    unsigned ahci_used;
+    bool has_ahci;
+    struct place places[DM_MAX_DISKS];
 };
 
 static void fail(struct builder *b, const char *format, const char *what)
@@ -91,36 +84,32 @@ static void add_drive(struct builder *b, unsigned index, const struct dm_disk *d
     free(path);
 }
 
-static unsigned free_ide_place(struct builder *b, bool cdrom)
+static const char *drive_model(const struct dm_disk *d)
 {
-    for (unsigned n = 0; n < IDE_DRIVES; n++) {
-        unsigned place = (n + (cdrom ? 2 : 0)) % IDE_DRIVES;
-        if (!b->ide_used[place])
-            return place;
-    }
-    fail(b, "IDE has room for four drives%s: put the others on ahci or virtio", "");
-    return 0;
+    return d->cdrom ? "ide-cd" : "ide-hd";
 }
 
 static void add_ide(struct builder *b, unsigned index, const struct dm_disk *d)
 {
-    unsigned place = free_ide_place(b, d->cdrom);
+    unsigned place = b->places[index].number;
 
-    b->ide_used[place] = true;
+    if (!b->places[index].found)
+        fail(b, "IDE has room for four drives%s: put the others on ahci or virtio", "");
     add(b, "-device");
-    add(b, "%s,bus=ide.%u,unit=%u,drive=drive%u", d->cdrom ? "ide-cd" : "ide-hd", place / 2, place % 2, index);
+    add(b, "%s,bus=ide.%u,unit=%u,drive=drive%u", drive_model(d), place / 2, place % 2, index);
 }
 
 static void add_ahci(struct builder *b, unsigned index, const struct dm_disk *d)
 {
-    if (b->ahci_used == AHCI_PORTS)
+    if (!b->places[index].found)
         fail(b, "AHCI has room for six drives%s", "");
-    if (!b->ahci_used) {
+    if (!b->has_ahci) {
         add(b, "-device");
-        add(b, "ich9-ahci,id=ahci,addr=0x%x", SLOT_AHCI);
+        add(b, "ich9-ahci,id=ahci,addr=0x%x", PCI_AHCI);
     }
+    b->has_ahci = true;
     add(b, "-device");
-    add(b, "%s,bus=ahci.%u,drive=drive%u", d->cdrom ? "ide-cd" : "ide-hd", b->ahci_used++, index);
+    add(b, "%s,bus=ahci.%u,drive=drive%u", drive_model(d), b->places[index].number, index);
 }
 
 static void add_virtio(struct builder *b, unsigned index, const struct dm_disk *d)
@@ -128,7 +117,7 @@ static void add_virtio(struct builder *b, unsigned index, const struct dm_disk *
     if (d->cdrom)
         fail(b, "a CD-ROM drive is on ide or ahci, not virtio%s", "");
     add(b, "-device");
-    add(b, "virtio-blk-pci,drive=drive%u,addr=0x%x", index, SLOT_VIRTIO + index);
+    add(b, "virtio-blk-pci,drive=drive%u,addr=0x%x", index, PCI_VIRTIO + b->places[index].number);
 }
 
 static void add_disks(struct builder *b)
@@ -136,6 +125,7 @@ static void add_disks(struct builder *b)
     static void (*const by_bus[])(struct builder *, unsigned, const struct dm_disk *) = {
         [DM_BUS_IDE] = add_ide, [DM_BUS_AHCI] = add_ahci, [DM_BUS_VIRTIO] = add_virtio};
 
+    place_disks(b->l, b->places);
     for (unsigned i = 0; i < b->l->disk_count; i++) {
         const struct dm_disk *d = &b->l->disks[i];
         if (d->path) {
@@ -164,7 +154,7 @@ static void add_nics(struct builder *b)
         add(b, "-netdev");
         add(b, "%.*s,id=net%u%s", (int)kind, type, i, type + kind);
         add(b, "-device");
-        add(b, "%s,netdev=net%u,addr=0x%x%s%s", n->model ? n->model : "e1000", i, SLOT_NIC + i, n->mac ? ",mac=" : "",
+        add(b, "%s,netdev=net%u,addr=0x%x%s%s", n->model ? n->model : "e1000", i, PCI_NIC + i, n->mac ? ",mac=" : "",
             n->mac ? n->mac : "");
     }
 }
@@ -180,7 +170,7 @@ static void add_display(struct builder *b)
             device = devices[i][1];
     if (device) {
         add(b, "-device");
-        add(b, "%s,addr=0x%x", device, SLOT_VGA);
+        add(b, "%s,addr=0x%x", device, PCI_VGA);
     }
     if (b->l->vnc)
         add_option(b, "-vnc", b->l->vnc);

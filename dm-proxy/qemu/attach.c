@@ -1,6 +1,6 @@
 /*
  * From the environment to the slot's memory. METRONOME_DM names what the launcher handed over:
- *   mem=FD,wait=FD,ring=FD[,menu=0][,menu_wait=MS][,files=DIR]
+ *   mem=FD,wait=FD,ring=FD[,menu=0][,menu_wait=MS][,patience=S][,files=DIR]
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -49,6 +49,8 @@ static void set_option(struct dm_options *o, const char *key, const char *value)
         o->no_boot_menu = atoi(value) == 0;
     else if (!strcmp(key, "menu_wait"))
         o->boot_menu_wait_ms = (uint32_t)atoi(value);
+    else if (!strcmp(key, "patience"))
+        o->patience_s = (uint32_t)atoi(value);
     else if (!strcmp(key, "files"))
         snprintf(o->files, sizeof o->files, "%s", value);
     else
@@ -62,6 +64,7 @@ static void parse_options(struct dm_options *o)
 
     if (!text || strlen(text) >= sizeof copy)
         dm_fatal("METRONOME_DM is not set: this QEMU must be started by Metronome");
+    o->patience_s = DM_PATIENCE_S;
     o->mem_fd = o->wait_fd = o->ring_fd = -1;
     strcpy(copy, text);
     for (word = strtok_r(copy, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {

@@ -21,13 +21,14 @@
 #define PAGE_SHIFT 12
 #define PAGE_BYTES 4096ull
 
-/* The hypervisor's answers and the room in its ring are waited for this long, then the process ends with a message. */
-#define DM_PATIENCE_MS 5000
+/* The hypervisor's answers and room in its ring are waited for this long, then the process ends with a message. */
+#define DM_PATIENCE_S 10
 
 struct dm_options {
     int mem_fd, wait_fd, ring_fd;
     bool no_boot_menu;            /* menu=0: SeaBIOS shows no boot menu on ESC */
     uint32_t boot_menu_wait_ms;   /* menu_wait=N */
+    uint32_t patience_s;          /* patience=N, instead of DM_PATIENCE_S: for debugging the hypervisor */
     char files[1024];             /* files=DIR: every file below it is served by fw_cfg under its relative name */
 };
 

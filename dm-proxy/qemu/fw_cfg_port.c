@@ -1,6 +1,6 @@
 /*
  * fw_cfg inside QEMU's process: stock QEMU has none in this mode, so its ports are answered before QEMU sees them. The
- * items come from the domain's header, the options, and the files below a folder (files=DIR): a file there is served
+ * items come from the domain's header, the options, METRONOME_BOOT_ORDER ("bootorder"), and the files below a folder (files=DIR): a file there is served
  * under its name relative to the folder, e.g. DIR/etc/acpi/tables as "etc/acpi/tables".
  */
 #include <ftw.h>
@@ -46,6 +46,7 @@ static int add_file(const char *path, const struct stat *st, int type, struct FT
 
 void fw_cfg_port_init(void)
 {
+    const char *order = getenv("METRONOME_BOOT_ORDER");
     struct platform p = {
         .ram_low = dm.header.ram_low,
         .ram_high = dm.header.ram_high,
@@ -56,6 +57,8 @@ void fw_cfg_port_init(void)
 
     fw_cfg_init(&fw_cfg, memory_of_guest, NULL);
     if (!platform_items(&fw_cfg, &p, e820))
+        dm_fatal("fw_cfg has no room");
+    if (order && !fw_cfg_add_file(&fw_cfg, "bootorder", order, (uint32_t)strlen(order) + 1))
         dm_fatal("fw_cfg has no room");
     if (dm.options.files[0] && nftw(dm.options.files, add_file, 16, FTW_PHYS))
         dm_fatal("cannot read the folder %s", dm.options.files);

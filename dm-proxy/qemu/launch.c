@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "launch.h"
@@ -89,12 +90,16 @@ bool dm_find_library(char *out, size_t bytes)
 /* The environment of the child: the words that attach.c reads, and where the libraries are. */
 static void set_environment(const struct dm_launch *l, const char *library)
 {
-    char text[PATH_MAX + 256], path[2 * PATH_MAX];
+    char text[PATH_MAX + 256], path[2 * PATH_MAX], order[4096];
     const char *old = getenv("LD_LIBRARY_PATH");
 
-    snprintf(text, sizeof text, "mem=%d,wait=%d,ring=%d,menu=%d,menu_wait=%u%s%s", l->mem_fd, l->wait_fd, l->ring_fd,
-             !l->no_boot_menu, l->boot_menu_wait_ms, l->fw_cfg_files ? ",files=" : "", l->fw_cfg_files ? l->fw_cfg_files : "");
+    snprintf(text, sizeof text, "mem=%d,wait=%d,ring=%d,menu=%d,menu_wait=%u,patience=%u%s%s", l->mem_fd, l->wait_fd, l->ring_fd,
+             !l->no_boot_menu, l->boot_menu_wait_ms, l->patience_s ? l->patience_s : 10,
+             l->fw_cfg_files ? ",files=" : "", l->fw_cfg_files ? l->fw_cfg_files : "");
     setenv("METRONOME_DM", text, 1);
+    dm_boot_order(l, order, sizeof order);
+    if (order[0])
+        setenv("METRONOME_BOOT_ORDER", order, 1);
     snprintf(path, sizeof path, "%s%s%s", library, old ? ":" : "", old ? old : "");
     setenv("LD_LIBRARY_PATH", path, 1);
 }
@@ -157,6 +162,7 @@ static pid_t start(const struct dm_launch *l, const char *qemu, const char *libr
         become_qemu(l, qemu, library, words, report[1]);
     close(report[1]);
     if (read(report[0], &reason, sizeof reason) > 0) {
+        waitpid(pid, NULL, 0);
         snprintf(error, error_bytes, "cannot run %s: %s", qemu, strerror(reason));
         pid = -1;
     }

@@ -61,9 +61,10 @@ struct dm_launch {
     struct dm_channel serial, qmp;
 
     const char *fw_cfg_files; /* folder whose files fw_cfg serves */
-    const char *boot_order;   /* of a, c, d, n, as in CMOS; also makes fw_cfg's "bootorder" */
+    const char *boot_order;   /* of a, c, d, n: makes fw_cfg's "bootorder", in which disks come as listed here; NULL: as CMOS says */
     bool no_boot_menu;
     unsigned boot_menu_wait_ms;
+    unsigned patience_s; /* how long QEMU waits for a silent hypervisor before it ends; 0: 10 s */
 
     const char *const *extra; /* NULL-terminated: more QEMU arguments */
     int fds[DM_MAX_FDS];      /* descriptors that those, or netdevs, name: kept open under the same number */
@@ -81,6 +82,8 @@ struct dm_words {
 };
 bool dm_launch_arguments(const struct dm_launch *l, struct dm_words *out, char *error, size_t error_bytes);
 void dm_words_free(struct dm_words *w);
+/* SeaBIOS's "bootorder": one device per line. */
+void dm_boot_order(const struct dm_launch *l, char *out, size_t bytes);
 bool dm_find_qemu(char *out, size_t bytes);
 bool dm_find_library(char *out, size_t bytes);
 

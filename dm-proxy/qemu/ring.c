@@ -32,6 +32,11 @@ void dm_ring(void)
         write_doorbell();
 }
 
+static uint64_t patience_ends(void)
+{
+    return dm_now_ms() + 1000ull * dm.options.patience_s;
+}
+
 /* Sleeps until the hypervisor may have moved; false when patience ends. */
 static bool wait_a_little(uint64_t deadline)
 {
@@ -58,9 +63,9 @@ static void wait_for_room(void)
     if (!ring_is_full())
         return;
     write_doorbell();
-    for (deadline = dm_now_ms() + DM_PATIENCE_MS; ring_is_full();)
+    for (deadline = patience_ends(); ring_is_full();)
         if (!wait_a_little(deadline))
-            dm_fatal("the hypervisor has not taken a command for %d s: giving up", DM_PATIENCE_MS / 1000);
+            dm_fatal("the hypervisor has not taken a command for %u s: giving up", dm.options.patience_s);
     dm_return_doorbell();
 }
 
@@ -106,7 +111,7 @@ int dm_ask(uint32_t op, uint64_t a0, uint64_t a1, uint64_t *value)
 {
     struct metronome_command command = {.op = op, .flags = METRONOME_COMMAND_COMPLETE, .args = {a0, a1}};
     struct metronome_completion completion;
-    uint64_t deadline = dm_now_ms() + DM_PATIENCE_MS;
+    uint64_t deadline = patience_ends();
 
     pthread_mutex_lock(&lock);
     command.sequence = next_sequence++;
@@ -114,7 +119,7 @@ int dm_ask(uint32_t op, uint64_t a0, uint64_t a1, uint64_t *value)
     dm_ring();
     while (!take_completion(command.sequence, &completion))
         if (!wait_a_little(deadline))
-            dm_fatal("the hypervisor has not answered command %u for %d s: giving up", op, DM_PATIENCE_MS / 1000);
+            dm_fatal("the hypervisor has not answered command %u for %u s: giving up", op, dm.options.patience_s);
     dm_return_doorbell();
     pthread_mutex_unlock(&lock);
     if (value)

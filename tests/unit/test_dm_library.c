@@ -37,13 +37,14 @@
 #define PATIENCE_MS 4000
 
 static uint8_t *slot;
-static int mem_fd, wait_fd, ring_fd, qmp_fd, serial_fd;
+static int mem_fd, wait_fd, ring_fd, qmp_fd, serial_fd, log_fd;
 static pid_t qemu;
 static char disk_path[] = "/tmp/metronome-dm-disk-XXXXXX";
 
 /* What has been seen in the command ring. */
 static struct metronome_command seen[4096];
 static unsigned seen_count;
+static bool asleep; /* the hypervisor takes no commands */
 
 static struct metronome_domain_header *header(void)
 {
@@ -92,6 +93,8 @@ static void take_commands(void)
     uint32_t produced = __atomic_load_n(&r->ring.produced, __ATOMIC_ACQUIRE);
 
     assert_true(produced - r->ring.consumed <= METRONOME_RING_ENTRIES);
+    if (asleep)
+        return;
     while (r->ring.consumed != produced) {
         struct metronome_command c = r->entry[r->ring.consumed % METRONOME_RING_ENTRIES];
         __atomic_store_n(&r->ring.consumed, r->ring.consumed + 1, __ATOMIC_RELEASE);
@@ -262,7 +265,11 @@ static uint8_t disk_byte(uint64_t at)
 static void make_disk(void)
 {
     static uint8_t content[DISK_BYTES];
-    int fd = mkstemp(disk_path);
+    int fd;
+
+    unlink(disk_path);
+    strcpy(disk_path + strlen(disk_path) - 6, "XXXXXX");
+    fd = mkstemp(disk_path);
 
     for (uint64_t i = 0; i < DISK_BYTES; i++)
         content[i] = disk_byte(i);
@@ -273,12 +280,14 @@ static void make_disk(void)
 static int start_qemu(void **state)
 {
     struct dm_launch l = {.memory = RAM, .vcpus = 2, .name = "a,b"};
-    int qmp[2], serial[2];
+    int qmp[2], serial[2], log[2];
     char error[256] = "";
 
     (void)state;
+    seen_count = 0;
     make_slot();
     make_disk();
+    assert_int_equal(pipe2(log, O_CLOEXEC), 0);
     socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, qmp);
     socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, serial);
     l.mem_fd = mem_fd;
@@ -289,11 +298,15 @@ static int start_qemu(void **state)
     l.disks[l.disk_count++] = (struct dm_disk){.path = disk_path};
     l.nics[l.nic_count++] = (struct dm_nic){.model = "e1000"};
     l.boot_menu_wait_ms = 3000;
+    l.patience_s = 1;
+    l.log_fd = log[1];
     qemu = dm_launch(&l, error, sizeof error);
     if (qemu < 0)
         fprintf(stderr, "%s\n", error);
     close(qmp[1]);
     close(serial[1]);
+    close(log[1]);
+    log_fd = log[0];
     qmp_fd = qmp[0];
     serial_fd = serial[0];
     return qemu < 0 || !wait_for(0, METRONOME_DM_READY);
@@ -433,6 +446,7 @@ static void ide_dma_reads_the_disk(void **state)
     memcpy(ram(table), (uint32_t[]){(uint32_t)target, 0x80000000u | (sectors * 512 & 0xffff)}, 8);
     out(0xc004, 4, (uint32_t)table);
     out(0xc000, 1, 0x08);
+    out(0xc002, 1, 0x06); /* of earlier commands */
     out(0x1f2, 1, sectors);
     out(0x1f3, 1, sector & 0xff);
     out(0x1f4, 1, sector >> 8);
@@ -578,16 +592,33 @@ static void serial_port_reaches_its_channel(void **state)
     assert_int_equal(c, 'M');
 }
 
+static void set_vbe(unsigned index, unsigned value)
+{
+    out(0x1ce, 2, index);
+    out(0x1cf, 2, value);
+}
+
 static void screendump_asks_for_dirty_pages(void **state)
 {
     (void)state;
+    set_vbe(1, 640);
+    set_vbe(2, 480);
+    set_vbe(3, 32);
+    set_vbe(4, 0x41); /* linear frame buffer */
+    in(0x3da, 1);
+    out(0x3c0, 1, 0x20); /* the screen is on */
     assert_true(qmp_reads("QMP"));
     qmp_say("{'execute':'qmp_capabilities'}");
     assert_true(qmp_reads("return"));
     qmp_say("{'execute':'query-status'}");
     assert_true(qmp_reads("\"running\""));
-    qmp_say("{'execute':'screendump','arguments':{'filename':'/dev/null'}}");
-    assert_true(qmp_reads("return"));
+    unsigned from = seen_count;
+    for (unsigned i = 0; i < 2; i++) { /* the first redraws everything, without asking */
+        qmp_say("{'execute':'screendump','arguments':{'filename':'/dev/null'}}");
+        assert_true(qmp_reads("return"));
+    }
+    assert_non_null(find_from(from, METRONOME_DM_DIRTY));
+    assert_int_equal(find_from(from, METRONOME_DM_DIRTY)->args[0], 0xd0000);
 }
 
 /* The reset button of the PIIX3, as a guest presses it. */
@@ -615,6 +646,53 @@ static double nanoseconds(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
+/* Each turn (CHECK POWER MODE, read status) raises and lowers IRQ 14: two commands. The last request waits if the ring is full. */
+static bool irq_turn(void)
+{
+    static const struct metronome_ioreq turn[] = {
+        {.addr = 0x1f7, .data = 0xe5, .size = 1, .count = 1},
+        {.addr = 0x1f7, .size = 1, .count = 1, .state_dir_df = METRONOME_IOREQ_READ},
+    };
+
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t deadline = now_ms() + 250;
+        post(0, turn[i]);
+        eventfd_write(wait_fd, 1);
+        while (!answered(0) && now_ms() < deadline)
+            sleep_until_rung(5);
+        if (!answered(0))
+            return false;
+    }
+    return true;
+}
+
+static void fill_the_ring(void)
+{
+    unsigned turns = 0;
+
+    take_commands();
+    asleep = true;
+    while (irq_turn())
+        assert_true(++turns <= METRONOME_RING_ENTRIES / 2);
+    assert_true(turns >= METRONOME_RING_ENTRIES / 2 - 2);
+}
+
+static void a_full_ring_waits(void **state)
+{
+    unsigned from = seen_count, level = 1;
+
+    (void)state;
+    fill_the_ring();
+    asleep = false;
+    wait_answer(0);
+    for (unsigned i = from; i < seen_count; i++)
+        if (seen[i].op == METRONOME_DM_SET_ISA_IRQ && seen[i].args[0] == 14) {
+            assert_int_equal(seen[i].args[1], level); /* none lost, none out of turn */
+            level ^= 1;
+        }
+    in(0x1f7, 1);
+}
+
 static void latency(void **state)
 {
     enum { N = 3000 };
@@ -631,19 +709,40 @@ static void latency(void **state)
     print_message("port read in fw_cfg:    %.1f us\n", (nanoseconds() - start) / N / 1e3);
 }
 
-static void quits_when_told(void **state)
+static int wait_for_end(void)
 {
-    int status;
+    int status = 0;
     uint64_t deadline = now_ms() + PATIENCE_MS;
 
-    (void)state;
-    qmp_say("{'execute':'quit'}");
     while (waitpid(qemu, &status, WNOHANG) == 0 && now_ms() < deadline)
         sleep_until_rung(10);
     assert_int_equal(kill(qemu, 0), -1);
     qemu = -1;
     assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    return WEXITSTATUS(status);
+}
+
+static void quits_when_told(void **state)
+{
+    (void)state;
+    qmp_say("{'execute':'quit'}");
+    assert_int_equal(wait_for_end(), 0);
+}
+
+/* Another QEMU, whose hypervisor falls silent. */
+static void a_dead_hypervisor_is_told(void **state)
+{
+    char text[4096];
+    ssize_t n;
+
+    asleep = false;
+    assert_int_equal(start_qemu(state), 0);
+    fill_the_ring();
+    assert_int_equal(wait_for_end(), 1);
+    n = read(log_fd, text, sizeof text - 1);
+    assert_true(n > 0);
+    text[n] = 0;
+    assert_non_null(strstr(text, "the hypervisor has not taken a command for 1 s"));
 }
 
 int main(void)
@@ -663,8 +762,10 @@ int main(void)
         cmocka_unit_test(serial_port_reaches_its_channel),
         cmocka_unit_test(screendump_asks_for_dirty_pages),
         cmocka_unit_test(guest_reset),
+        cmocka_unit_test(a_full_ring_waits),
         cmocka_unit_test(latency),
         cmocka_unit_test(quits_when_told),
+        cmocka_unit_test(a_dead_hypervisor_is_told),
     };
 
     return cmocka_run_group_tests(tests, start_qemu, stop_qemu);

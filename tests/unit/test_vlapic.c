@@ -242,6 +242,19 @@ static void tmr_follows_the_last_post(void **state)
     vlapic_ack(&s, 0);
     vlapic_eoi(&s, 0);
     assert_int_equal(take(&s).kind, BUS_NONE);
+    for (int how = 0; how < 3; how++) { /* the APIC's own interrupts are edges too */
+        enabled(&s, 0, true);
+        vlapic_post(&s, 0, 0x77, true);
+        wr(&s, 0, TIMER, 0x40077);
+        wr(&s, 0, ERROR, 0x77);
+        if (how == 0)
+            wr(&s, 0, SELF_IPI, 0x77);
+        else if (how == 1)
+            vlapic_msr_write(&s, 10, MSR_TSC_DEADLINE, 10);
+        else
+            vlapic_post(&s, 0, 1, false);
+        assert_int_equal(rd(&s, 0, TMR + 0x30), 0);
+    }
 }
 
 /* ---- errors ---- */
@@ -282,6 +295,10 @@ static void error_interrupt_is_armed_once(void **state)
     vlapic_post(&s, 0, 3, false);
     assert_int_equal(vlapic_ack(&s, 0), 0xfe);
     assert_int_equal(vlapic_highest_irr(&s), -1); /* masked: nothing new */
+    wr(&s, 0, ESR, 0);
+    wr(&s, 0, ERROR, 0x10); /* the lowest legal vector */
+    vlapic_post(&s, 0, 3, false);
+    assert_int_equal(vlapic_highest_irr(&s), 0x10);
 }
 
 /* XSA-462: an error vector that is itself illegal must not raise the error it reports. */
@@ -383,9 +400,14 @@ static void lint0_level_is_redelivered(void **state)
     wr(&s, 0, LINT0, rd(&s, 0, LINT0)); /* read-modify-write must not #GP, nor lose the bit */
     assert_int_equal(rd(&s, 0, LINT0), 0xc041);
     assert_int_equal(vlapic_ack(&s, 0), 0x41);
+    wr(&s, 0, LINT0, rd(&s, 0, LINT0));
     vlapic_set_line(&s, 0, 0, false);
     vlapic_set_line(&s, 0, 0, true);
     assert_int_equal(vlapic_highest_irr(&s), -1); /* remote IRR holds it back */
+    vlapic_post(&s, 0, 0x99, true);
+    vlapic_ack(&s, 0);
+    wr(&s, 0, EOI, 0); /* another vector's EOI is not its own */
+    assert_int_equal(rd(&s, 0, LINT0), 0xc041);
     wr(&s, 0, EOI, 0);
     assert_int_equal(vlapic_ack(&s, 0), 0x41); /* still asserted */
     vlapic_set_line(&s, 0, 0, false);
@@ -481,6 +503,7 @@ static void dirty(struct vlapic *s)
     wr(s, 0, LINT0, 0x8066);
     vlapic_set_line(s, 0, 0, true);
     vlapic_post(s, 0, 0x90, true);
+    vlapic_post(s, 0, 0x1f, true);
     vlapic_ack(s, 0);
     vlapic_post(s, 0, 0xa0, true);
     vlapic_post(s, 0, 1, true);
@@ -531,9 +554,10 @@ static void sipi_starts_a_waiting_cpu(void **state)
     assert_int_equal(s.sipi_vector, 0x9a);
     vlapic_init(&s, 0);
     assert_int_equal(s.activity, VLAPIC_WAIT_SIPI);
+    assert_int_equal(s.sipi_vector, 0);
     assert_false(vlapic_post(&s, 0, 0x40, false));
-    assert_true(vlapic_sipi(&s, 0, 0x10));
-    assert_int_equal(s.sipi_vector, 0x10);
+    assert_true(vlapic_sipi(&s, 0, 0xff));
+    assert_int_equal(s.sipi_vector, 0xff);
     assert_sane(&s);
 }
 
@@ -607,7 +631,12 @@ static void check_refuses(void **state)
     REFUSED(s.out.message.kind = 3);
     REFUSED(s.out.message.delivery = 8);
     REFUSED(s.out.message.shorthand = 4);
-    REFUSED(s.out.message.zero[1] = 1);
+    REFUSED(s.out.message.flags = 16);
+    for (int i = 0; i < 3; i++)
+        REFUSED(s.out.message.zero[i] = 1);
+    REFUSED(s.irr.word[0] = 1; s.irr.summary |= 1);
+    REFUSED(s.tmr[0] = 1);
+    REFUSED(s.lvt[LVT_LINT1] ^= 0x1000);
     enabled(&good, 0, false);
     REFUSED(s.icr_dest = 0x100);
     wr(&good, 0, TIMER, 0x40030);
@@ -615,7 +644,19 @@ static void check_refuses(void **state)
     assert_sane(&good);
     REFUSED(s.timer_expiry = 501);
     REFUSED(s.tsc_deadline = 0);
+    REFUSED(s.tsc_deadline = 0; s.timer_expiry = 0);
+    REFUSED(s.tmict = 1);
     REFUSED(s.features = VLAPIC_X2APIC);
+    wr(&good, 0, TIMER, 0x60030); /* the reserved mode */
+    REFUSED(s.tmict = 1);
+    REFUSED(s.tsc_deadline = 1);
+    REFUSED(s.timer_expiry = 1);
+    set_base(&good, 0, BASE); /* globally disabled */
+    REFUSED(map_set(&s.irr, 0x40));
+    REFUSED(map_set(&s.isr, 0x40); vlapic_update_ppr(&s));
+    REFUSED(s.svr = 0xfe);
+    REFUSED(s.tmict = 5; s.timer_expiry = 5);
+    REFUSED(s.xapic_id = 1);
 }
 
 int main(void)

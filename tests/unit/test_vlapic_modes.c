@@ -191,7 +191,9 @@ static void global_disable_resets(void **state)
         vlapic_post(&s, 0, 0x60, true);
         vlapic_ack(&s, 0);
         vlapic_post(&s, 0, 0x70, true);
-        set_base(&s, 0, BASE);
+        set_base(&s, 100, BASE);
+        assert_int_equal(s.timer_due, 1); /* what was due is accounted for */
+        s.timer_due = s.timer_due_at = 0;
         assert_int_equal(vlapic_pending(&s), -1);
         assert_true(vlapic_deadline(&s) == NEVER);
         assert_false(vlapic_matches(&s, 0xff, 0));
@@ -238,8 +240,7 @@ static void generation_counts_routing_changes(void **state)
         enabled(&s, 0, false);
         uint32_t before = s.map_generation;
         wr(&s, 0, writes[i].offset, writes[i].value);
-        assert_int_equal(s.map_generation != before, writes[i].routed);
-        assert_true(s.map_generation >= before);
+        assert_int_equal(s.map_generation, before + writes[i].routed);
     }
 }
 

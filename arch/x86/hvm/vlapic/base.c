@@ -10,10 +10,8 @@ static bool base_is_legal(const struct vlapic *s, uint64_t value)
         reserved |= APIC_BASE_EXTD;
     if (value & reserved)
         return false;
-    if (extd && !en)
+    if (extd && (!en || !(s->apic_base & APIC_BASE_EN))) /* invalid; disabled -> x2APIC */
         return false;
-    if (extd && !(s->apic_base & APIC_BASE_EN))
-        return false;                          /* disabled -> x2APIC */
     return !(vlapic_x2apic(s) && en && !extd); /* x2APIC -> xAPIC */
 }
 
@@ -32,7 +30,7 @@ bool vlapic_write_base(struct vlapic *s, uint64_t now, uint64_t value)
     s->xapic_id = s->apic_id & 0xff;
     if (!(value & APIC_BASE_EN))
         vlapic_reset_registers(s);
-    else if (changed & APIC_BASE_EXTD)
-        s->icr_dest = 0; /* the registers stay, but for the ICR's high half (SDM 11.12.5) */
+    else
+        s->icr_dest = 0; /* entering x2APIC mode keeps the registers, but for the ICR's high half (SDM 11.12.5) */
     return true;
 }

@@ -92,13 +92,17 @@ bool vlapic_matches(const struct vlapic *s, uint32_t dest, uint8_t flags)
     return (ldr >> 16) == (dest >> 16) && (ldr & dest & 0xffff) != 0;
 }
 
+/* The class of the highest vector in a map; 0 if there is none. */
+static uint32_t highest_class(const struct vector_map *m)
+{
+    return m->summary ? (uint32_t)map_highest(m) & 0xf0 : 0;
+}
+
 /* SDM 11.6.2.4: the class of the highest of TPR, ISR and IRR; TPR's own sub-class where TPR wins. */
 uint32_t vlapic_arbitration(const struct vlapic *s)
 {
-    uint32_t irrv = s->irr.summary ? (uint32_t)map_highest(&s->irr) & 0xf0 : 0;
-    uint32_t isrv = s->isr.summary ? (uint32_t)map_highest(&s->isr) & 0xf0 : 0;
-    uint32_t class = s->tpr & 0xf0;
+    uint32_t irrv = highest_class(&s->irr), isrv = highest_class(&s->isr), class = s->tpr & 0xf0;
     if (class >= irrv && class > isrv)
         return s->tpr;
-    return irrv > isrv ? (irrv > class ? irrv : class) : (isrv > class ? isrv : class);
+    return irrv > isrv ? irrv : isrv; /* neither is below TPR's class, or it would have won or tied */
 }

@@ -182,16 +182,17 @@ static void write_self_ipi(struct vlapic *s, uint64_t now, uint64_t value)
     vlapic_self_ipi(s, (uint8_t)value);
 }
 
+/* clang-format off */
 #define FIELD(name) offsetof(struct vlapic, name), 0, 0, NULL, NULL
 #define ABOVE(bits) (~(uint64_t)(bits))
-#define LVT(entry, bits, status, handler)                                                                              \
-    {                                                                                                                  \
-        RW, offsetof(struct vlapic, lvt[entry]), (bits), ABOVE((bits) | (status)), NULL, handler                       \
-    }
-#define VECTORS(reg, f)                                                                                                \
-    [(reg) + 0] = {RO, FIELD(f[0])}, [(reg) + 1] = {RO, FIELD(f[1])}, [(reg) + 2] = {RO, FIELD(f[2])},                 \
-             [(reg) + 3] = {RO, FIELD(f[3])}, [(reg) + 4] = {RO, FIELD(f[4])}, [(reg) + 5] = {RO, FIELD(f[5])},        \
-             [(reg) + 6] = {RO, FIELD(f[6])}, [(reg) + 7] = {RO, FIELD(f[7])}
+#define LVT(entry, bits, status, handler) \
+    {RW, offsetof(struct vlapic, lvt[entry]), (bits), ABOVE((bits) | (status)), NULL, handler}
+#define VECTORS(reg, f)                                                 \
+    [(reg) + 0] = {RO, FIELD(f[0])}, [(reg) + 1] = {RO, FIELD(f[1])},   \
+    [(reg) + 2] = {RO, FIELD(f[2])}, [(reg) + 3] = {RO, FIELD(f[3])},   \
+    [(reg) + 4] = {RO, FIELD(f[4])}, [(reg) + 5] = {RO, FIELD(f[5])},   \
+    [(reg) + 6] = {RO, FIELD(f[6])}, [(reg) + 7] = {RO, FIELD(f[7])}
+/* clang-format on */
 
 /* SDM tables 11-1 (page) and 11-6 (MSRs). The read-only bits of an LVT entry may be written as they were read. */
 static const struct vlapic_register registers[REG_COUNT] = {

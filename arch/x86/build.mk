@@ -48,3 +48,13 @@ $(B)/metronome.elf64: $$(HV_OBJ) $(B)/hv/symbols1.o $(B)/hv/metronome.lds
 # What loaders take: 32-bit, since QEMU's multiboot loader refuses other ELF files. metronome.elf64 is for gdb and addr2line.
 $(B)/metronome.elf: $(B)/metronome.elf64
 	objcopy -O elf32-i386 -S $< $@
+
+# The same without the multiboot header, which QEMU prefers: boots by the PVH note, in QEMU and wherever PVH kernels boot.
+$(B)/metronome.pvh: $(B)/metronome.elf
+	$(PYTHON) -c 'import sys; b = sys.stdin.buffer.read(); sys.stdout.buffer.write(b.replace(bytes.fromhex("02b0ad1b"), bytes(4), 1))' <$< >$@
+
+# make iso ISO_APPEND="loglevel=debug" ISO_MODULES='-m "FILE ARGUMENTS"'
+.PHONY: iso
+iso: $(B)/metronome.iso
+$(B)/metronome.iso: $(B)/metronome.elf arch/x86/boot/make-iso
+	arch/x86/boot/make-iso $@ $< -a "$(ISO_APPEND)" $(ISO_MODULES)

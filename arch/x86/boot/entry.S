@@ -153,9 +153,7 @@ boot_high:
     mov %esi, %esi
     xor %ebp, %ebp /* the end of each backtrace */
     push %rbp
-    push %rbp
-    call boot_main
-    ud2
+    jmp boot_main
 
     .section .rodata
     .balign 8

@@ -32,6 +32,13 @@ static void greet(void)
         ram += boot_info.range[i].type == 1 ? boot_info.range[i].size : 0;
     log_info("Metronome: booted by %s, %llu MiB of memory, %u module%s\n", boot_info.loader, (unsigned long long)(ram >> 20),
              boot_info.modules, boot_info.modules == 1 ? "" : "s");
+    log_debug("command line '%s'\n", boot_info.command_line);
+    for (unsigned i = 0; i < boot_info.ranges; i++)
+        log_debug("memory %#llx + %#llx, type %u\n", (unsigned long long)boot_info.range[i].base,
+                  (unsigned long long)boot_info.range[i].size, (unsigned)boot_info.range[i].type);
+    for (unsigned i = 0; i < boot_info.modules; i++)
+        log_debug("module %u: %#llx + %#llx '%s'\n", i, (unsigned long long)boot_info.module[i].base,
+                  (unsigned long long)boot_info.module[i].size, boot_info.module[i].command_line);
     if (boot_dropped)
         log_warning("%u parts of the boot loader's information were too much and were cut\n", boot_dropped);
 }

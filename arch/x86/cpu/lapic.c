@@ -12,7 +12,6 @@ enum {
 };
 enum {
     ICR_FIXED = 0, ICR_NMI = 4 << 8, ICR_INIT = 5 << 8, ICR_STARTUP = 6 << 8, ICR_BUSY = 1 << 12, ICR_ASSERT = 1 << 14,
-    ICR_OTHERS = 3 << 18,
 };
 enum { SVR_ENABLE = 0x100, LVT_MASKED = 0x10000, LVT_PERIODIC = 0x20000, LVT_DEADLINE = 0x40000, DIVIDE_BY_1 = 0xb };
 
@@ -113,9 +112,12 @@ void ipi_send(unsigned cpu, uint8_t vector)
     send(pcpus[cpu]->apic_id, ICR_FIXED | ICR_ASSERT | vector);
 }
 
+/* One by one: a broadcast would also reach CPUs that have not been started, which an emulator takes amiss. */
 void ipi_nmi_others(void)
 {
-    send(0, ICR_NMI | ICR_ASSERT | ICR_OTHERS);
+    for (unsigned i = 0; i < pcpu_count; i++)
+        if (pcpus[i] != this_cpu())
+            send(pcpus[i]->apic_id, ICR_NMI | ICR_ASSERT);
 }
 
 void ipi_init(uint32_t apic_id)

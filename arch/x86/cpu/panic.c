@@ -25,23 +25,24 @@ void panic_stop_here(void)
         __asm__ volatile("cli; hlt" : : : "memory");
 }
 
-static void print_address(const char *title, uint64_t address)
+/* `after` is 1 for a return address, which may lie behind the end of its function: the one that does not return. */
+static void print_address(const char *title, uint64_t address, unsigned after)
 {
     uint64_t offset;
-    const char *name = symbol_at(address, &offset);
+    const char *name = symbol_at(address - after, &offset);
     console_print("%s%016llx", title, (unsigned long long)address);
     if (name)
-        console_print(" %s+%#llx", name, (unsigned long long)offset);
+        console_print(" %s+%#llx", name, (unsigned long long)offset + after);
     console_print("\n");
 }
 
 /* Frames as -fno-omit-frame-pointer lays them: the caller's RBP, then the return address. */
-static void print_backtrace(uint64_t rip, uint64_t rbp)
+static void print_backtrace(uint64_t rip, uint64_t rbp, unsigned after)
 {
     uint64_t next, from = rip;
     unsigned again = 0;
     console_print("backtrace:\n");
-    print_address("  ", rip);
+    print_address("  ", rip, after);
     for (unsigned i = 0; i < MAX_FRAMES; rbp = next) {
         uint64_t last = from;
         if (!rbp || rbp & 7 || !read_safe((void *)rbp, &next) || !read_safe((void *)(rbp + 8), &from) || !from)
@@ -51,12 +52,12 @@ static void print_backtrace(uint64_t rip, uint64_t rbp)
         if (again)
             console_print("  ... %u times the same\n", again);
         again = 0;
-        print_address("  ", from);
+        print_address("  ", from, 1);
         i++;
     }
 }
 
-static void print_registers(const struct trap_frame *f)
+static void print_registers(const struct trap_frame *f, unsigned after)
 {
     const struct {
         const char *name;
@@ -65,12 +66,13 @@ static void print_registers(const struct trap_frame *f)
         {"RAX", f->rax}, {"RBX", f->rbx}, {"RCX", f->rcx}, {"RDX", f->rdx}, {"RSI", f->rsi},    {"RDI", f->rdi},
         {"RBP", f->rbp}, {"RSP", f->rsp}, {"R8 ", f->r8},  {"R9 ", f->r9},  {"R10", f->r10},    {"R11", f->r11},
         {"R12", f->r12}, {"R13", f->r13}, {"R14", f->r14}, {"R15", f->r15}, {"FLG", f->rflags}, {"CS ", f->cs},
-        {"CR0", read_cr0()}, {"CR2", read_cr2()}, {"CR3", read_cr3()}, {"CR4", read_cr4()},
+        {"CR0", read_cr0()}, {"CR2", read_cr2()}, {"CR3", read_cr3()}, {"CR4", read_cr4()}, {"EFR", rdmsr(MSR_EFER)},
+        {"TSC", rdtsc()},
     };
-    print_address("RIP ", f->rip);
-    for (unsigned i = 0; i < sizeof r / sizeof *r; i++)
-        console_print("%s %016llx%s", r[i].name, (unsigned long long)r[i].value, i % 4 == 3 ? "\n" : "  ");
-    console_print("\n");
+    print_address("RIP ", f->rip, after);
+    const unsigned n = sizeof r / sizeof *r;
+    for (unsigned i = 0; i < n; i++)
+        console_print("%s %016llx%s", r[i].name, (unsigned long long)r[i].value, i % 4 == 3 || i == n - 1 ? "\n" : "  ");
 }
 
 /* Only the first CPU to arrive returns, the others having been stopped; a panic within a panic says so and ends. */
@@ -90,15 +92,15 @@ static void claim(void)
     panic_stop_here();
 }
 
-static void __attribute__((noreturn)) report(const struct trap_frame *frame, const char *format, va_list args)
+static void __attribute__((noreturn)) report(const struct trap_frame *frame, unsigned after, const char *format, va_list args)
 {
     char text[256];
     claim();
     vformat_line(text, sizeof text, format, args);
     console_print("\n");
     console_print("panic on CPU %u: %s\n", this_cpu()->id, text);
-    print_registers(frame);
-    print_backtrace(frame->rip, frame->rbp);
+    print_registers(frame, after);
+    print_backtrace(frame->rip, frame->rbp, after);
     machine_stop(1);
 }
 
@@ -106,7 +108,7 @@ void panic_at(const struct trap_frame *frame, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    report(frame, format, args);
+    report(frame, 0, format, args);
 }
 
 void panic(const char *format, ...)
@@ -121,7 +123,7 @@ void panic(const char *format, ...)
                      : "=m"(f.rbx), "=m"(f.r12), "=m"(f.r13), "=m"(f.r14), "=m"(f.r15));
     __asm__ volatile("pushfq; pop %0; mov %%cs, %1" : "=r"(f.rflags), "=r"(f.cs));
     va_start(args, format);
-    report(&f, format, args);
+    report(&f, 1, format, args);
 }
 
 void __stack_chk_fail(void);

@@ -3,15 +3,21 @@
  */
 #include "acpi.h"
 #include "console.h"
+#include "pci.h"
 #include "setup.h"
 
+#define PCI_SUBSYSTEM_VENDOR 0x2c
+#define VENDOR_QEMU 0x1af4
+
 /*
- * Bochs copies real CPUs down to the brand string; what gives it away are its BIOS's tables without a hypervisor in CPUID,
- * which QEMU (the same BIOS's heir) always shows.
+ * Bochs copies real CPUs down to the brand string. What gives it away is its BIOS's name in the ACPI tables, without what
+ * QEMU, which has the same, always shows: a hypervisor in CPUID, and its subsystem id on the host bridge.
  */
 static bool is_bochs(void)
 {
-    return acpi_oem_is("BOCHS ") && !(cpuid(1, 0).ecx & 1u << 31);
+    struct pci_address host_bridge = {0, 0, 0};
+    return acpi_oem_is("BOCHS ") && !(cpuid(1, 0).ecx & 1u << 31) &&
+           pci_read(host_bridge, PCI_SUBSYSTEM_VENDOR, 2) != VENDOR_QEMU;
 }
 
 void platform_init(void)

@@ -38,10 +38,8 @@ trampoline_long:
     mov %eax, %ss
     mov field_stack(%rip), %rsp
     xor %ebp, %ebp
-    push %rbp
-    push %rbp
-    call *field_entry(%rip)
-    ud2
+    push %rbp /* no return address: backtraces end here */
+    jmp *field_entry(%rip)
 
     .balign 8
 trampoline_gdt:

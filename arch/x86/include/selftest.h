@@ -7,7 +7,10 @@
 /* Panics where a page is both writable and executable or the code can be written through another mapping. */
 void mm_check_wx(void);
 
-/* The above, then what the command line's `test=` asks for: panic, stack-overflow, null. */
+/* A mapping that mm_check_wx() must find. */
+void mm_map_writable_code(void);
+
+/* The first of the above, then what the command line's `test=NAME` asks for (arch/x86/cpu/selftest.c). */
 void selftest_run(void);
 
 #endif

@@ -27,6 +27,11 @@ static void check_leaf(uint64_t va, uint64_t pte, uint64_t size, void *argument)
     *(executable ? &t->executable : writable ? &t->writable : &t->readonly) += size;
 }
 
+void mm_map_writable_code(void)
+{
+    paging_map(WINDOW_BASE + WINDOW_SIZE - PAGE_SIZE, (uint64_t)__text_start - IMAGE_OFFSET, PAGE_SIZE, PTE_W | PTE_NX);
+}
+
 void mm_check_wx(void)
 {
     struct totals t = {0};

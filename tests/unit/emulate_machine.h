@@ -14,7 +14,7 @@
 
 enum { SPAN = 0x40000, DATA = 0x20000, DATA_BYTES = 0x4000, PAGE = 4096, TABLES = 0x200000, TABLE_PAGES = 8, RECORDS = 16 };
 
-/* Data pages: RAM, device, RAM, device. */
+/* Data pages: RAM, device, RAM, device. Beyond the memory there are only devices that read as ones. */
 #define IS_DEVICE_PAGE(linear) ((linear) >= DATA && (linear) < DATA + DATA_BYTES && ((linear) >> 12 & 1))
 
 enum access_kind { MMIO_READ, MMIO_WRITE, PORT_READ, PORT_WRITE, REP_RUN };
@@ -29,7 +29,7 @@ struct access {
 struct machine {
     struct emu e;
     struct emu_ops ops;
-    uint8_t memory[SPAN];
+    uint8_t memory[SPAN] __attribute__((aligned(4096)));
     uint64_t tables[TABLE_PAGES][512];
     uint64_t xmm[16][2];
     uint64_t origin; /* gpa of linear address 0 */
@@ -69,6 +69,13 @@ static inline uint64_t mask_of(unsigned size)
     return UINT64_MAX >> (64 - 8 * size);
 }
 
+static inline bool is_ram_at(const struct machine *m, uint64_t gpa)
+{
+    uint64_t at = gpa - m->origin;
+
+    return (gpa >= TABLES && gpa < TABLES + sizeof m->tables) || (at < SPAN && !IS_DEVICE_PAGE(at));
+}
+
 static inline void *machine_ram_page(void *ctx, uint64_t gpa, bool write)
 {
     struct machine *m = ctx;
@@ -94,10 +101,14 @@ static inline void machine_do(struct machine *m, struct access *a)
     switch (a->kind) {
     case MMIO_READ:
         a->value = 0;
-        memcpy(&a->value, m->memory + (a->address - m->origin), a->size);
+        if (a->address - m->origin >= SPAN)
+            a->value = mask_of(a->size);
+        else
+            memcpy(&a->value, m->memory + (a->address - m->origin), a->size);
         break;
     case MMIO_WRITE:
-        memcpy(m->memory + (a->address - m->origin), &a->value, a->size);
+        if (a->address - m->origin < SPAN)
+            memcpy(m->memory + (a->address - m->origin), &a->value, a->size);
         break;
     case PORT_READ:
         a->value = machine_port_value(m->port_reads++, (uint16_t)a->address, a->size);
@@ -115,7 +126,8 @@ static inline void machine_do_element(struct machine *m, const struct emu_rep *r
 {
     int64_t move = r->backwards ? -at * r->size : at * r->size;
     struct access a = { .address = r->is_port ? r->device : r->device + (uint64_t)move, .size = r->size };
-    uint8_t *ram = r->fill ? (uint8_t *)&r->value : m->memory + (r->ram_gpa + (uint64_t)move - m->origin);
+    uint64_t gpa = r->ram_gpa + (uint64_t)move;
+    uint8_t *ram = r->fill ? (uint8_t *)&r->value : (uint8_t *)m->ops.ram_page(m, gpa & ~0xfffull, !r->to_device) + (gpa & 0xfff);
 
     a.kind = r->is_port ? (r->to_device ? PORT_WRITE : PORT_READ) : r->to_device ? MMIO_WRITE : MMIO_READ;
     if (r->to_device)
@@ -172,9 +184,7 @@ static inline enum emu_status machine_access(struct machine *m, struct access *a
 
 static inline void machine_check_mmio(struct machine *m, uint64_t gpa, unsigned size)
 {
-    uint64_t linear = gpa - m->origin;
-
-    if ((size & (size - 1)) || !size || size > 8 || (gpa & 0xfff) + size > PAGE || !IS_DEVICE_PAGE(linear))
+    if ((size & (size - 1)) || !size || size > 8 || (gpa & 0xfff) + size > PAGE || is_ram_at(m, gpa))
         m->errors++;
 }
 
@@ -221,9 +231,9 @@ static inline bool run_is_sound(const struct machine *m, const struct emu_rep *r
 
     if (!r->count)
         return false;
-    if (!r->is_port && (!IS_DEVICE_PAGE(device - m->origin) || (device & 0xfff) + span + r->size > PAGE))
+    if (!r->is_port && (is_ram_at(m, device) || (device & 0xfff) + span + r->size > PAGE))
         return false;
-    return r->fill || (!IS_DEVICE_PAGE(ram - m->origin) && (ram & 0xfff) + span + r->size <= PAGE);
+    return r->fill || (is_ram_at(m, ram) && (ram & 0xfff) + span + r->size <= PAGE);
 }
 
 static inline enum emu_status machine_rep(void *ctx, struct emu_rep *rep)

@@ -82,7 +82,7 @@ enum { EMU_ACCESSES = 8 };
  * emulator makes accesses in the same order each time, reads before writes, and commits nothing until the last is done.
  */
 struct emu_ops {
-    /* Host pointer to the start of the 4 KiB page of guest RAM with this gpa; NULL if it is not RAM (or, to be written, is
+    /* Host pointer, page-aligned, to the 4 KiB page of guest RAM with this gpa; NULL if it is not RAM (or, to be written, is
      * read-only). Valid until the emulator returns. */
     void *(*ram_page)(void *ctx, uint64_t gpa, bool write);
     enum emu_status (*device_read)(void *ctx, uint64_t gpa, unsigned size, uint64_t *value);

@@ -95,6 +95,7 @@ enum emu_status emu_skip(struct emu *e)
 
 enum emu_status emu_run(struct emu *e)
 {
+    e->accesses = 0;
     TRY(fetch_and_decode(e));
     return emu_run_decoded(e);
 }

@@ -1,4 +1,21 @@
-# The user's command line, and the test guest it boots.
+# The user's command line.
+
+TOOL_CFLAGS := $(DAEMON_CFLAGS) -D_GNU_SOURCE -iquote tools/metronome \
+	-DMETRONOME_VERSION='"$(shell git describe --always --dirty 2>/dev/null || echo unknown)"'
+TOOL_SRC := $(wildcard tools/metronome/*.c)
+TOOL_SHARED := $(LAUNCH_SRC) $(addprefix dm-proxy/daemon/,request.c paths.c host.c)
+TOOL_OBJ := $(TOOL_SRC:%.c=$(B)/tool-obj/%.o) $(TOOL_SHARED:%.c=$(B)/daemon-obj/%.o)
+
+all: $(B)/metronome
+
+$(B)/tool-obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(HOSTCC) $(TOOL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/metronome: $(TOOL_OBJ)
+	$(HOSTCC) $^ -lxlutil -lxenlight -o $@
+
+# The test guest.
 
 GUEST_FILES := $(B)/images/linux.img $(B)/images/vmlinuz $(B)/images/initramfs.cpio.gz
 

@@ -1,0 +1,53 @@
+#include <string.h>
+
+#include "daemon/control.h"
+#include "public/control.h"
+
+struct pending {
+    bool used;
+    uint32_t sequence;
+    void (*done)(void *owner, int status);
+    void *owner;
+};
+
+static struct metronome_command_ring *commands;
+static struct metronome_completion_ring *completions;
+static struct pending pending[METRONOME_RING_ENTRIES];
+static uint32_t next_sequence;
+
+void control_init(uint8_t *memory)
+{
+    commands = (void *)(memory + METRONOME_CONTROL_COMMANDS);
+    completions = (void *)(memory + METRONOME_CONTROL_COMPLETIONS);
+}
+
+bool control_send(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status), void *owner)
+{
+    uint32_t produced = commands->ring.produced, sequence = next_sequence++;
+    struct pending *p = &pending[sequence % METRONOME_RING_ENTRIES];
+
+    if (p->used || produced - __atomic_load_n(&commands->ring.consumed, __ATOMIC_ACQUIRE) >= METRONOME_RING_ENTRIES)
+        return false;
+    *p = (struct pending){true, sequence, done, owner};
+    commands->entry[produced % METRONOME_RING_ENTRIES] = (struct metronome_command){
+        .op = op, .sequence = sequence, .flags = METRONOME_COMMAND_COMPLETE, .args = {slot, argument}};
+    __atomic_store_n(&commands->ring.produced, produced + 1, __ATOMIC_RELEASE);
+    return true;
+}
+
+void control_receive(void)
+{
+    uint32_t consumed = completions->ring.consumed;
+
+    while (__atomic_load_n(&completions->ring.produced, __ATOMIC_ACQUIRE) != consumed) {
+        struct metronome_completion c = completions->entry[consumed % METRONOME_RING_ENTRIES];
+        struct pending *p = &pending[c.sequence % METRONOME_RING_ENTRIES];
+
+        __atomic_store_n(&completions->ring.consumed, ++consumed, __ATOMIC_RELEASE);
+        if (!p->used || p->sequence != c.sequence)
+            continue;
+        p->used = false;
+        if (p->done)
+            p->done(p->owner, c.status);
+    }
+}

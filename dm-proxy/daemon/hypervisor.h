@@ -1,0 +1,38 @@
+/*
+ * The one hypervisor of this daemon: the outer QEMU, its shared-memory devices, its console and the control ring.
+ */
+#ifndef METRONOME_HYPERVISOR_H
+#define METRONOME_HYPERVISOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/ivshmem.h"
+#include "public/control.h"
+
+#define HYPERVISOR_SLOTS 8u
+
+enum hypervisor_state { HYPERVISOR_STARTING, HYPERVISOR_READY, HYPERVISOR_FAILED };
+
+struct hypervisor_info {
+    enum hypervisor_state state;
+    int status;        /* FAILED: enum exit_status */
+    char error[400];   /* FAILED: one line */
+    char machine[100]; /* what it runs on, for people */
+};
+
+extern struct hypervisor_info hypervisor;
+
+/* `changed` is called whenever the state or a slot's status may have changed. */
+void hypervisor_start(const char *log_path, void (*changed)(void));
+void hypervisor_stop(void);
+
+const struct ivshmem *hypervisor_slot(unsigned slot);
+
+/* A copy: the hypervisor writes while we read. */
+void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy);
+
+/* `done` gets 0 or a negative METRONOME_E*; it is not called when the hypervisor fails. */
+void hypervisor_command(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status), void *owner);
+
+#endif

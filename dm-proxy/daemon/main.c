@@ -1,0 +1,151 @@
+/*
+ * metronome-daemon: started by the first `metronome run`, ends with the last. It owns the shared memory, runs the
+ * hypervisor in the outer QEMU, and a QEMU for each guest's devices.
+ *
+ *   main.c          the socket that clients come to, the daemon's own start and end
+ *   guest.c         a guest's life       device_model.c  its QEMU       console.c  its console, without QEMU
+ *   slot.c          a slot's memory      hypervisor.c    the hypervisor, with outer.c, control.c, ivshmem.c
+ *   loop.c, process.c                    what all of them stand on
+ *   request.c, paths.c, host.c           shared with the command line
+ *
+ * Usage: metronome-daemon FD: writes one byte to FD once clients can connect, or a line that says why they cannot.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "daemon/guest.h"
+#include "daemon/hypervisor.h"
+#include "daemon/loop.h"
+#include "daemon/paths.h"
+#include "daemon/protocol.h"
+
+#define FIRST_CLIENT_PATIENCE_MS 10000
+
+static char folder[PATH_MAX], socket_path[PATH_MAX], log_path[PATH_MAX];
+static struct watch listener = {.fd = -1}, signals = {.fd = -1};
+static struct timer idle;
+
+static void on_idle(void *owner)
+{
+    (void)owner;
+    if (!guests_count())
+        loop_stop();
+}
+
+static void on_connection(void *owner)
+{
+    int connection = accept4(listener.fd, NULL, NULL, SOCK_CLOEXEC);
+
+    (void)owner;
+    if (connection >= 0)
+        guest_accept(connection);
+}
+
+static void on_signal(void *owner)
+{
+    (void)owner;
+    loop_stop();
+}
+
+static bool listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    bool fits = (size_t)snprintf(address.sun_path, sizeof address.sun_path, "%s", path) < sizeof address.sun_path;
+
+    if (!fits)
+        errno = ENAMETOOLONG;
+    if (fd < 0 || !fits || bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 16))
+        return false;
+    loop_watch(&listener, fd, on_connection, NULL);
+    return true;
+}
+
+static void take_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    loop_watch(&signals, signalfd(-1, &set, SFD_CLOEXEC), on_signal, NULL);
+}
+
+/*
+ * From here on no client can come; one that has connected but was not accepted sees its connection end and starts a new
+ * daemon. The lock keeps us from removing what that one makes. The log stays if the hypervisor failed.
+ */
+static void leave_folder(void)
+{
+    int lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool keep_log = getenv("METRONOME_LOG") || (hypervisor.state == HYPERVISOR_FAILED && hypervisor.status == EXIT_INTERNAL);
+
+    flock(lock, LOCK_EX);
+    unlink(socket_path);
+    loop_close(&listener);
+    if (!keep_log)
+        unlink(log_path);
+    rmdir(folder);
+    close(lock);
+}
+
+static bool start(char *error, size_t error_size)
+{
+    const char *log = getenv("METRONOME_LOG");
+
+    if (!runtime_folder(folder, error, error_size))
+        return false;
+    snprintf(socket_path, sizeof socket_path, "%.*s/socket", PATH_MAX - 20, folder);
+    if (log && *log)
+        snprintf(log_path, sizeof log_path, "%s", log);
+    else
+        snprintf(log_path, sizeof log_path, "%.*s/hypervisor.log", PATH_MAX - 20, folder);
+    loop_init();
+    take_signals();
+    if (!listen_at(socket_path)) {
+        snprintf(error, error_size, "%.300s: %s", socket_path, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    int tell = argc == 2 ? atoi(argv[1]) : -1;
+    char error[400] = "";
+
+    umask(077);
+    if (tell < 3) {
+        fprintf(stderr, "metronome-daemon is started by `metronome run`.\n");
+        return EXIT_USAGE;
+    }
+    fcntl(tell, F_SETFD, FD_CLOEXEC);
+    if (!start(error, sizeof error)) {
+        dprintf(tell, "%s", error);
+        return EXIT_INTERNAL;
+    }
+    if (write(tell, "", 1) != 1)
+        return EXIT_INTERNAL;
+    close(tell);
+    loop_timer(&idle, FIRST_CLIENT_PATIENCE_MS, on_idle, NULL);
+    guests_init(loop_stop);
+    hypervisor_start(log_path, guests_hypervisor_changed);
+    loop_run();
+    leave_folder();
+    hypervisor_stop();
+    return 0;
+}

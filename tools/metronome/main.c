@@ -1,0 +1,74 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "run.h"
+
+#ifndef METRONOME_VERSION
+#define METRONOME_VERSION "unknown"
+#endif
+
+void bad_input(const char *format, ...)
+{
+    va_list arguments;
+
+    fputs("metronome: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    exit(EXIT_USAGE);
+}
+
+static int run(int argc, char **argv)
+{
+    struct run r = {.quiet = false};
+
+    request_init(&r.request);
+    r.request.memory = 512ull << 20;
+    r.request.vcpus = 1;
+    r.request.name = "guest";
+    settings_from_arguments(&r, argc, argv);
+    check_run(&r);
+    return session_run(&r);
+}
+
+static int help(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    puts("Usage: metronome COMMAND\n"
+         "A hypervisor with the platform hardware inside and every other device in a stock QEMU.\n\n"
+         "  run        boots a guest: `metronome run --help` tells how\n"
+         "  --help     this text\n"
+         "  --version  the version\n\n"
+         "Example: metronome run --memory 512 --disk linux.img\n"
+         "More: man metronome");
+    return 0;
+}
+
+static int version(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    puts("metronome " METRONOME_VERSION);
+    return 0;
+}
+
+static const struct {
+    const char *name;
+    int (*act)(int argc, char **argv);
+} commands[] = {{"run", run}, {"--help", help}, {"-h", help}, {"help", help}, {"--version", version}};
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        bad_input("no command: try `metronome --help`");
+    for (unsigned i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (!strcmp(argv[1], commands[i].name)) {
+            argv[1] = "metronome";
+            return commands[i].act(argc - 1, argv + 1);
+        }
+    bad_input("unknown command '%s': try `metronome --help`", argv[1]);
+}

@@ -1,0 +1,56 @@
+/*
+ * `metronome run`: what was asked for, and the steps it goes through.
+ *
+ *   settings.c  every option and configuration key, in one table     config.c   FILE.cfg
+ *   disk.c      disks and images                                     nic.c      network cards
+ *   check.c     bad input, found before anything starts              session.c  from the daemon's start to the guest's end
+ *   terminal.c  raw mode and the keys after Ctrl-a                   expect.c   --expect
+ *   progress.c  what is happening                                    report.c   the table at the end
+ *   client.c    the way to the daemon
+ */
+#ifndef METRONOME_RUN_H
+#define METRONOME_RUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/protocol.h"
+#include "daemon/request.h"
+
+#define EXIT_UNMET 1 /* the guest ended without the output that --expect waits for */
+
+struct run {
+    struct request request;
+    const char *config;
+    const char *expect;
+    uint64_t timeout_ms; /* 0: none */
+    bool quiet;
+};
+
+/* Prints one line, "metronome: ...", and ends the program with EXIT_USAGE. */
+void bad_input(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
+
+/* settings.c: applies an option or key, or ends by bad_input(). `where`: "--memory", or "FILE.cfg: memory". */
+void settings_from_arguments(struct run *r, int argc, char **argv);
+void settings_apply(struct run *r, const char *key, const char *value, const char *where);
+bool settings_is_key(const char *key); /* of configuration files */
+
+/* config.c */
+void config_read(struct run *r, const char *path);
+
+/* disk.c, nic.c */
+void disk_add(struct request *r, const char *spec, const char *where);
+void cdrom_add(struct request *r, const char *path, const char *where);
+void disks_check(struct request *r);
+void nic_add(struct request *r, const char *spec, const char *where);
+
+/* check.c: ends by bad_input() where something cannot work. */
+void check_run(struct run *r);
+
+/* session.c: returns the exit status. */
+int session_run(struct run *r);
+
+/* report.c */
+void report_stats(const struct metronome_stats *s);
+
+#endif

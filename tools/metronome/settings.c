@@ -1,0 +1,282 @@
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "run.h"
+
+enum { OPTION_ONLY = 1, FLAG = 2 };
+
+struct setting {
+    const char *name;
+    void (*set)(struct run *r, const char *value, const char *where);
+    const char *argument, *help;
+    unsigned kind;
+};
+
+static void set_name(struct run *r, const char *value, const char *where)
+{
+    if (!*value || strlen(value) > 63)
+        bad_input("%s: a name has 1 to 63 characters", where);
+    r->request.name = value;
+}
+
+/* A number with an optional suffix; MiB without one, as in xl.cfg(5). */
+static void set_memory(struct run *r, const char *value, const char *where)
+{
+    static const char suffixes[] = "KMGT";
+    char *rest;
+    unsigned long long n = strtoull(value, &rest, 10);
+    const char *suffix = *rest ? strchr(suffixes, *rest) : suffixes + 1;
+    unsigned shift = suffix ? 10u * (unsigned)(suffix - suffixes + 1) : 0;
+
+    if (rest == value || *value == '-' || !suffix || (*rest && rest[1]))
+        bad_input("%s: '%s' is no size: a number of MiB, or with one of K, M, G behind it", where, value);
+    if (n > UINT64_MAX >> shift || !n)
+        bad_input("%s: '%s' is out of range", where, value);
+    r->request.memory = (uint64_t)n << shift;
+}
+
+static uint64_t number(const char *value, const char *where)
+{
+    char *rest;
+    unsigned long long n = strtoull(value, &rest, 10);
+
+    if (rest == value || *rest || *value == '-')
+        bad_input("%s: '%s' is no number", where, value);
+    return n;
+}
+
+static void set_vcpus(struct run *r, const char *value, const char *where)
+{
+    r->request.vcpus = number(value, where);
+    if (r->request.vcpus < 1 || r->request.vcpus > METRONOME_MAX_VCPUS)
+        bad_input("%s: %s is out of range: a guest has 1 to %u virtual CPUs", where, value, METRONOME_MAX_VCPUS);
+}
+
+static void set_disk(struct run *r, const char *value, const char *where)
+{
+    disk_add(&r->request, value, where);
+}
+
+static void set_cdrom(struct run *r, const char *value, const char *where)
+{
+    cdrom_add(&r->request, value, where);
+}
+
+static void set_nic(struct run *r, const char *value, const char *where)
+{
+    nic_add(&r->request, value, where);
+}
+
+static void set_boot(struct run *r, const char *value, const char *where)
+{
+    if (!*value || strlen(value) > 3 || strspn(value, "acdn") != strlen(value))
+        bad_input("%s: '%s' is no boot order: up to three of a (floppy), c (disk), d (CD-ROM), n (network)", where, value);
+    r->request.boot = value;
+}
+
+static void set_firmware(struct run *r, const char *value, const char *where)
+{
+    (void)where;
+    if (strcmp(value, "bios") && strcmp(value, "seabios"))
+        r->request.firmware = value;
+}
+
+static void set_vga(struct run *r, const char *value, const char *where)
+{
+    static const char *const names[][2] = {{"std", "std"}, {"stdvga", "std"}, {"cirrus", "cirrus"}, {"none", "none"}};
+
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!strcmp(value, names[i][0])) {
+            r->request.vga = names[i][1];
+            return;
+        }
+    bad_input("%s: '%s' is no display: std, cirrus or none", where, value);
+}
+
+static void set_vnc(struct run *r, const char *value, const char *where)
+{
+    const char *colon = strrchr(value, ':');
+    char *all;
+
+    if (!colon || !colon[1])
+        bad_input("%s: '%s' is no VNC display: HOST:DISPLAY, :DISPLAY or unix:PATH", where, value);
+    r->request.vnc = value;
+    /* QEMU would let the whole network in. */
+    if (colon == value && asprintf(&all, "127.0.0.1%s", value) > 0)
+        r->request.vnc = all;
+}
+
+static void set_serial(struct run *r, const char *value, const char *where)
+{
+    (void)where;
+    r->request.serial = !strcmp(value, "stdio") ? "" : value;
+}
+
+static void set_qmp(struct run *r, const char *value, const char *where)
+{
+    const char *format = strchr(value, '/') || !strchr(value, ':') ? "unix:%s,server=on,wait=off" : "tcp:%s,server=on,wait=off";
+    char *spec;
+
+    if (!*value)
+        bad_input("%s: the path of a socket, or HOST:PORT, is missing", where);
+    for (unsigned i = 0; i < 2; i++)
+        if (!strncmp(value, i ? "tcp:" : "unix:", i ? 4 : 5)) {
+            format = i ? "tcp:%s,server=on,wait=off" : "unix:%s,server=on,wait=off";
+            value += i ? 4 : 5;
+            break;
+        }
+    if (asprintf(&spec, format, value) > 0)
+        r->request.qmp = spec;
+}
+
+static void set_timeout(struct run *r, const char *value, const char *where)
+{
+    char *rest;
+    double seconds = strtod(value, &rest);
+
+    if (rest == value || *rest || !(seconds > 0 && seconds < 1e9))
+        bad_input("%s: '%s' is no number of seconds", where, value);
+    r->timeout_ms = (uint64_t)(seconds * 1000);
+}
+
+static void set_expect(struct run *r, const char *value, const char *where)
+{
+    (void)where;
+    r->expect = value;
+}
+
+static void set_module(struct run *r, const char *value, const char *where)
+{
+    (void)where;
+    r->request.module = value;
+}
+
+static void set_append(struct run *r, const char *value, const char *where)
+{
+    if (strlen(value) > 2047)
+        bad_input("%s: a command line has at most 2047 characters", where);
+    r->request.append = value;
+}
+
+static void set_initrd(struct run *r, const char *value, const char *where)
+{
+    (void)where;
+    r->request.initrd = value;
+}
+
+static void set_qemu_arg(struct run *r, const char *value, const char *where)
+{
+    if (r->request.qemu_args == REQUEST_MAX_QEMU_ARGS)
+        bad_input("%s: more than %d of them", where, REQUEST_MAX_QEMU_ARGS);
+    r->request.qemu_arg[r->request.qemu_args++] = value;
+}
+
+static void set_quiet(struct run *r, const char *value, const char *where)
+{
+    (void)value;
+    (void)where;
+    r->quiet = true;
+}
+
+/* Every option and configuration key. Keys that the command line writes otherwise come twice. */
+static const struct setting settings[] = {
+    {"name", set_name, "NAME", "the guest's name", 0},
+    {"memory", set_memory, "SIZE", "its memory in MiB, or with K, M, G [512]", 0},
+    {"vcpus", set_vcpus, "N", "its virtual CPUs [1]", 0},
+    {"disk", set_disk, "SPEC", "a disk: FILE, or in xl's syntax FILE,FORMAT,VDEV,ACCESS; VDEV hd* is IDE, sd* AHCI, vd* virtio", 0},
+    {"cdrom", set_cdrom, "FILE", "a CD-ROM drive with this image", OPTION_ONLY},
+    {"nic", set_nic, "SPEC", "a network card: MODEL[,mac=MAC][,net=NETDEV]; NETDEV is user, none or QEMU's -netdev", OPTION_ONLY},
+    {"vif", set_nic, NULL, NULL, 0},
+    {"boot", set_boot, "ORDER", "boot order: letters of a, c, d, n", 0},
+    {"firmware", set_firmware, "FILE", "the firmware's image [SeaBIOS]", 0},
+    {"vga", set_vga, "TYPE", "std, cirrus or none [std]", 0},
+    {"vnc", set_vnc, "DISPLAY", "a VNC server for its screen: [HOST]:N or unix:PATH", 0},
+    {"serial", set_serial, "CHARDEV", "its serial console: stdio, none, or QEMU's -serial [stdio]", 0},
+    {"qmp", set_qmp, "ADDRESS", "QEMU's control socket: PATH or HOST:PORT", OPTION_ONLY},
+    {"module", set_module, "IMAGE", "start IMAGE without device model and firmware (bzImage, multiboot1, PVH)", OPTION_ONLY},
+    {"append", set_append, "TEXT", "the module's command line", OPTION_ONLY},
+    {"initrd", set_initrd, "FILE", "the module's initial RAM disk", OPTION_ONLY},
+    {"timeout", set_timeout, "SECONDS", "end with status 3 after so long", OPTION_ONLY},
+    {"expect", set_expect, "REGEX", "end with status 0 as soon as a line of serial output matches", OPTION_ONLY},
+    {"qemu-arg", set_qemu_arg, "ARG", "one more argument for the device model's QEMU", OPTION_ONLY},
+    {"quiet", set_quiet, NULL, "no progress and no table at the end", OPTION_ONLY | FLAG},
+};
+#define SETTINGS (sizeof settings / sizeof settings[0])
+
+bool settings_is_key(const char *key)
+{
+    for (unsigned i = 0; i < SETTINGS; i++)
+        if (!(settings[i].kind & OPTION_ONLY) && !strcmp(settings[i].name, key))
+            return true;
+    return false;
+}
+
+static void print_settings(void)
+{
+    for (unsigned i = 0; i < SETTINGS; i++)
+        if (settings[i].help)
+            printf("  --%s%s%-*s %s\n", settings[i].name, settings[i].argument ? " " : "",
+                   18 - (int)strlen(settings[i].name) - (settings[i].argument ? 1 : 0),
+                   settings[i].argument ? settings[i].argument : "", settings[i].help);
+}
+
+/* A key of a configuration file. */
+void settings_apply(struct run *r, const char *key, const char *value, const char *where)
+{
+    for (unsigned i = 0; i < SETTINGS; i++)
+        if (!(settings[i].kind & OPTION_ONLY) && !strcmp(settings[i].name, key)) {
+            settings[i].set(r, value, where);
+            return;
+        }
+    bad_input("%s: unknown key", where);
+}
+
+static void set_option(struct run *r, unsigned i, const char *value)
+{
+    char where[32];
+
+    snprintf(where, sizeof where, "--%s", settings[i].name);
+    settings[i].set(r, value, where);
+}
+
+static void help(void)
+{
+    printf("Usage: metronome run [OPTION]... [FILE.cfg]\n"
+           "Boots a guest; its serial console is the terminal. FILE.cfg is in the syntax of xl.cfg(5); options come after it.\n\n");
+    print_settings();
+    printf("\nKeys: Ctrl-a x ends the guest, Ctrl-a c switches between it and QEMU's monitor, Ctrl-a h shows all.\n"
+           "Exit status: 0 power-off or expected output, 1 ended without it, 2 bad usage or input, 3 time-out, 4 guest crash,\n"
+           "5 internal failure, 128+N ended by signal N.\n");
+    exit(0);
+}
+
+/* The configuration file is read first, so that options go on top of it wherever they stand. */
+void settings_from_arguments(struct run *r, int argc, char **argv)
+{
+    struct option options[SETTINGS + 2] = {{0}};
+    int found, index = 0;
+
+    for (unsigned i = 0; i < SETTINGS; i++)
+        options[i] = (struct option){settings[i].name, settings[i].kind & FLAG ? no_argument : required_argument, NULL, 'o'};
+    options[SETTINGS] = (struct option){"help", no_argument, NULL, 'h'};
+    for (unsigned pass = 0; pass < 2; pass++) {
+        optind = 0;
+        opterr = pass == 0;
+        while ((found = getopt_long(argc, argv, "h", options, &index)) != -1) {
+            if (found == 'h')
+                help();
+            if (found != 'o')
+                exit(EXIT_USAGE); /* getopt has said why */
+            if (!settings[index].help)
+                bad_input("--%s: a key of configuration files; the option is --nic", settings[index].name);
+            if (pass)
+                set_option(r, (unsigned)index, optarg);
+        }
+        if (argc - optind > 1)
+            bad_input("%s: only one configuration file can be given", argv[optind + 1]);
+        if (!pass && optind < argc)
+            config_read(r, r->config = argv[optind]);
+    }
+}

@@ -833,6 +833,14 @@ static void test_time_does_nothing(void **state)
     assert_true(vpic_deadline(&pic) == NEVER);
 }
 
+/* check() refuses what no pair of chips can be in. */
+#define REFUSED(...) \
+    do { \
+        pic = good; \
+        __VA_ARGS__; \
+        assert_false(vpic_check(&pic)); \
+    } while (0)
+
 static void test_check_refuses(void **state)
 {
     struct vpic good;
@@ -842,13 +850,8 @@ static void test_check_refuses(void **state)
     irq(3, true);
     irq(1, true);
     good = pic;
-#define REFUSED(...) \
-    do { \
-        pic = good; \
-        __VA_ARGS__; \
-        assert_false(vpic_check(&pic)); \
-    } while (0)
-    REFUSED(pic.zero[6] = 1);
+    for (unsigned i = 0; i < sizeof(pic.zero); i++)
+        REFUSED(pic.zero[i] = 1);
     REFUSED(pic.chip[0].zero = 1);
     REFUSED(pic.out.line[0].zero = 1);
     REFUSED(pic.out.line[0].level = 0);
@@ -864,8 +867,6 @@ static void test_check_refuses(void **state)
     REFUSED(pic.chip[1].icw3 = 8);
     REFUSED(pic.chip[0].icw4 = 0x21);
     REFUSED(pic.chip[0].icw4 = 3); /* AEOI leaves nothing in service */
-    REFUSED(pic.chip[1].step = VPIC_ICW2);
-    REFUSED(pic.chip[1].step = VPIC_POWER_ON);
     REFUSED(pic.chip[1].step = 5);
     REFUSED(pic.chip[0].highest = 8);
     REFUSED(pic.chip[0].read_isr = 2);
@@ -873,10 +874,47 @@ static void test_check_refuses(void **state)
     REFUSED(pic.chip[0].special_mask = 2);
     REFUSED(pic.chip[0].rotate_aeoi = 2);
     REFUSED(pic.chip[1].icw1 = 0); /* ICW4 was not announced */
-    REFUSED(pic.chip[1] = (struct vpic_chip){.icw1 = 3, .icw3 = 7, .step = VPIC_ICW3});
-    REFUSED(pic.chip[1] = (struct vpic_chip){.icw1 = 0, .icw3 = 7, .step = VPIC_ICW4});
-#undef REFUSED
 }
+
+static void test_check_refuses_registers_before_their_step(void **state)
+{
+    struct vpic good;
+
+    reset(NULL);
+    good = pic;
+    REFUSED(pic.chip[1].isr = 1);
+    REFUSED(pic.chip[1].icw1 = 1);
+    REFUSED(pic.chip[1].icw2 = 8);
+    REFUSED(pic.chip[1].icw3 = 1);
+    REFUSED(pic.chip[1].icw4 = 1);
+    out(S_CMD, 0x11);
+    good = pic;
+    REFUSED(pic.chip[1].isr = 1);
+    REFUSED(pic.chip[1].imr = 1);
+    REFUSED(pic.chip[1].icw4 = 1);
+    REFUSED(pic.chip[1].step = VPIC_ICW3; pic.chip[1].icw1 = 3);
+    REFUSED(pic.chip[1].step = VPIC_ICW4; pic.chip[1].icw1 = 0);
+}
+
+static void test_check_refuses_lost_inputs(void **state)
+{
+    struct vpic good;
+
+    irq(12, true);
+    irq(12, false); /* INT is low, the last request was the slave's */
+    assert_true(pic.from_slave);
+    good = pic;
+    REFUSED(pic.from_slave = 2);
+    REFUSED(pic.chip[0].icw1 = 3);
+    REFUSED(pic.chip[0].icw3 = 0);
+    REFUSED(pic.chip[0].step = VPIC_ICW2; pic.chip[0].icw4 = 0);
+    REFUSED(pic.chip[1].step = VPIC_ICW2; pic.chip[1].icw4 = 0);
+    setup(NULL);
+    init_chip(0, 0x19, 1);
+    good = pic;
+    REFUSED(pic.chip[0].edge = 1); /* LTIM: nothing outlasts its level */
+}
+#undef REFUSED
 
 /*
  * The reference pair: one array entry per line, priorities as an ordered list that rotates, as the datasheet tells it. A latch
@@ -1051,8 +1089,6 @@ static void ref_icw1(struct ref_pair *p, struct ref *r, unsigned value)
     }
     r->icw1 = value;
     r->icw4 = 0;
-    if (r->slave)
-        r->icw3 = 7;
     r->started = true;
     r->next = 2;
     r->show_isr = r->poll = r->smm = r->rotate = false;
@@ -1302,6 +1338,8 @@ int main(void)
         TEST(test_lines_out_of_range_xsa261),
         TEST(test_time_does_nothing),
         TEST(test_check_refuses),
+        TEST(test_check_refuses_registers_before_their_step),
+        TEST(test_check_refuses_lost_inputs),
         TEST(test_against_reference),
         TEST(test_random_walk_stays_valid),
     };

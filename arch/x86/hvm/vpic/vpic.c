@@ -163,8 +163,6 @@ static void write_icw1(struct vpic *s, unsigned which, uint8_t value)
     c->edge = c->isr = c->imr = 0;
     c->icw1 = value & ICW1_STORED;
     c->icw4 = 0;
-    if (which == SLAVE)
-        c->icw3 = 7;
     c->highest = c->read_isr = c->poll = c->special_mask = c->rotate_aeoi = 0;
     c->step = VPIC_ICW2;
     s->from_slave = 0;

@@ -272,10 +272,12 @@ static void reset_lines(struct chipset *c)
     c->int_level = 0;
 }
 
+/* What the firmware expects to find, but for the clock's own registers: time, A to D, and the century. */
 static void fill_cmos(struct domain *d)
 {
-    for (unsigned i = 0; i < sizeof(d->header.cmos); i++)
-        rtc_cmos_set(&d->chipset.rtc, i, d->header.cmos[i]);
+    for (unsigned i = 14; i < sizeof(d->header.cmos); i++)
+        if (i != 0x32)
+            rtc_cmos_set(&d->chipset.rtc, i, d->header.cmos[i]);
 }
 
 void chipset_reset(struct domain *d, bool power_on)

@@ -85,6 +85,7 @@ static bool constant(uint32_t msr, uint64_t *value)
     } constants[] = {
         {MSR_MTRRCAP, 0x500 | MTRR_VARIABLE}, {MSR_MCG_CAP, MC_BANKS}, {0x8b, 0x1000065}, {0x17, 0}, {0x2a, 0},
         {0xc0010055, 0}, {0xc0010058, 0}, {0xc001001f, 0}, {0xc0010140, 0}, {0xc0010141, 0}, {0xc0010112, 0}, {0xc0010113, 0},
+        {0xc0011029, 2}, /* DE_CFG: LFENCE serialises */
     };
 
     for (unsigned i = 0; i < sizeof(constants) / sizeof(constants[0]); i++)

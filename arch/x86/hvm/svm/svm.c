@@ -76,7 +76,8 @@ static const char *svm_cpu_init(struct hvm_pcpu *p)
     if (!vp || !hsave || !host || (p->id == 0 && !make_maps()))
         return "too little memory for AMD-V";
     write_cr0(read_cr0() & ~(CR0_TS | CR0_EM));
-    write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT | (cpu_features.xsave ? CR4_OSXSAVE : 0));
+    write_cr4(read_cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT | (cpu_features.xsave ? CR4_OSXSAVE : 0) |
+              (cpu_features.pku ? CR4_PKE : 0));
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, virt_to_phys(hsave));
     vp->host_vmcb = virt_to_phys(host);

@@ -1,6 +1,6 @@
 /*
- * printf-like formatting: %d %i %u %x %X %p %s %c %% with h, hh, l, ll, z, width, precision (also *), 0, - and #. Pure; an
- * unknown conversion is copied as it is. tests/unit/test_format.c holds it equal to the C library's.
+ * printf-like formatting: %d %i %u %x %X %p %s %c %% with h, hh, l, ll, z, width, precision (also *), 0, - and #. Pure;
+ * an unknown conversion is copied as it is. tests/unit/test_format.c holds it equal to the C library's.
  */
 #include "console.h"
 #include "string.h"
@@ -31,7 +31,8 @@ static void put_many(struct output *o, char c, int n)
 }
 
 /* Text between its padding. `zeros` precede it: they come from a precision or the 0 flag. */
-static void put_padded(struct output *o, const struct conversion *c, const char *prefix, int zeros, const char *text, int n)
+static void put_padded(struct output *o, const struct conversion *c, const char *prefix, int zeros, const char *text,
+                       int n)
 {
     int prefix_length = (int)strlen(prefix), fill = c->width - prefix_length - zeros - n;
     if (!c->left)

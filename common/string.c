@@ -1,6 +1,6 @@
 /*
- * Memory and strings. REP MOVSB and STOSB are fast on every CPU with AMD-V or VT-x of the last ten years; on an emulator
- * an iteration counts, so the bulk goes by eight bytes.
+ * Memory and strings. REP MOVSB and STOSB are fast on every CPU with AMD-V or VT-x of the last ten years; on an
+ * emulator an iteration counts, so the bulk goes by eight bytes.
  */
 #include "string.h"
 #include <stdint.h>

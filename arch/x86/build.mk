@@ -58,3 +58,8 @@ $(B)/metronome.pvh: $(B)/metronome.elf
 iso: $(B)/metronome.iso
 $(B)/metronome.iso: $(B)/metronome.elf arch/x86/boot/make-iso
 	arch/x86/boot/make-iso $@ $< -a "$(ISO_APPEND)" $(ISO_MODULES)
+
+# The hypervisor's own boot on every loader and emulator.
+.PHONY: test-boot
+test-boot: $(B)/metronome.elf $(B)/metronome.pvh
+	tests/system/test_boot.sh $(B)

@@ -30,8 +30,8 @@ static void greet(void)
     uint64_t ram = 0;
     for (unsigned i = 0; i < boot_info.ranges; i++)
         ram += boot_info.range[i].type == 1 ? boot_info.range[i].size : 0;
-    log_info("Metronome: booted by %s, %llu MiB of memory, %u module%s\n", boot_info.loader, (unsigned long long)(ram >> 20),
-             boot_info.modules, boot_info.modules == 1 ? "" : "s");
+    log_info("Metronome: booted by %s, %llu MiB of memory, %u module%s\n", boot_info.loader,
+             (unsigned long long)(ram >> 20), boot_info.modules, boot_info.modules == 1 ? "" : "s");
     log_debug("command line '%s'\n", boot_info.command_line);
     for (unsigned i = 0; i < boot_info.ranges; i++)
         log_debug("memory %#llx + %#llx, type %u\n", (unsigned long long)boot_info.range[i].base,

@@ -8,7 +8,7 @@
 #include "mm.h"
 #include "string.h"
 
-#define MAX_TABLE (1u << 20)
+#define MAX_TABLE  (1u << 20)
 #define MAX_CACHED 8
 
 struct rsdp {
@@ -75,10 +75,13 @@ static bool search_rsdp(struct rsdp *found)
     bool ok = false;
     if (!low)
         return false;
-    uint32_t ebda = (uint32_t) * (const uint16_t *)(low + 0x40e) << 4;
+    uint16_t ebda_segment;
+    memcpy(&ebda_segment, low + 0x40e, sizeof ebda_segment);
+    uint32_t ebda = (uint32_t)ebda_segment << 4;
+    bool has_ebda = ebda >= 0x80000 && ebda < 0xa0000;
     const struct {
         uint32_t from, to;
-    } areas[] = {{ebda >= 0x80000 && ebda < 0xa0000 ? ebda : 0, ebda >= 0x80000 && ebda < 0xa0000 ? ebda + 1024 : 0}, {0xe0000, 0x100000}};
+    } areas[] = {{ebda, has_ebda ? ebda + 1024 : 0}, {0xe0000, 0x100000}};
     for (unsigned i = 0; i < 2 && !ok; i++)
         for (uint32_t at = areas[i].from; at + sizeof *found <= areas[i].to && !ok; at += 16) {
             ok = rsdp_valid((const void *)(low + at));

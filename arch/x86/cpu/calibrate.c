@@ -1,8 +1,8 @@
 /*
  * How fast the TSC and the local APIC's timer count: measured against the HPET or the ACPI PM timer.
  *
- * A bracket is two simultaneous readings of all three, at least 100 ms apart; the CPU halts in between, woken by the very
- * timer that is measured, so that an emulator costs nothing and a run that counts instructions skips the time. The
+ * A bracket is two simultaneous readings of all three, at least 100 ms apart; the CPU halts in between, woken by the
+ * very timer that is measured, so that an emulator costs nothing and a run that counts instructions skips the time. The
  * bracket whose readings took the shortest counts. Of the frequencies that it allows, the roundest is taken.
  */
 #include "acpi.h"
@@ -11,11 +11,11 @@
 #include "setup.h"
 #include "wide.h"
 
-#define BRACKETS 3
-#define BRACKET_MS 101
-#define READINGS 8
-#define FEMTO 1000000000000000ull
-#define PM_TIMER_HZ 3579545u
+#define BRACKETS             3
+#define BRACKET_MS           101
+#define READINGS             8
+#define FEMTO                1000000000000000ull
+#define PM_TIMER_HZ          3579545u
 #define STATED_TOLERANCE_PPM 1000u
 
 uint64_t tsc_hz;
@@ -123,8 +123,10 @@ static struct rates bracket(uint32_t period)
     /* The timer has been reloaded once, or more often where the host took the CPU away. */
     uint64_t coarse = muldiv_u64(passed, period, reference.hz * BRACKET_MS / 1000), reload = (uint64_t)period + 1;
     uint64_t counts = (uint64_t)a.lapic - b.lapic, rounds = (coarse - counts + reload / 2) / reload;
-    struct rates r = {muldiv_u64(b.tsc - a.tsc, reference.hz, passed), muldiv_u64(counts + rounds * reload, reference.hz, passed), 0};
-    uint64_t error = (a.gap + b.gap) / 2 + 2 * r.tsc_hz / reference.hz; /* in ticks: each reading's middle, the reference's step */
+    struct rates r = {muldiv_u64(b.tsc - a.tsc, reference.hz, passed),
+                      muldiv_u64(counts + rounds * reload, reference.hz, passed), 0};
+    /* In ticks of the TSC: half of each reading's length, one step of the reference at each end. */
+    uint64_t error = (a.gap + b.gap) / 2 + 2 * r.tsc_hz / reference.hz;
     r.uncertainty = muldiv_u64(error, reference.hz, passed);
     return r;
 }
@@ -169,9 +171,10 @@ static void settle(const struct rates *best)
     /* Rounded like the TSC, with the same relative error. */
     uint64_t lapic_hz = roundest(best->lapic_hz, muldiv_u64(best->lapic_hz, best->uncertainty, measured));
     uint64_t ppb = muldiv_u64(best->uncertainty, 1000000000, measured);
-    log_info("TSC %llu Hz by %s, measured %llu +- %llu.%03llu ppm; local APIC timer %llu Hz%s\n", (unsigned long long)tsc_hz,
-             source, (unsigned long long)measured, (unsigned long long)ppb / 1000, (unsigned long long)ppb % 1000,
-             (unsigned long long)lapic_hz, cpu_features.tsc_deadline ? ", TSC deadline" : "");
+    log_info("TSC %llu Hz by %s, measured %llu +- %llu.%03llu ppm; local APIC timer %llu Hz%s\n",
+             (unsigned long long)tsc_hz, source, (unsigned long long)measured, (unsigned long long)ppb / 1000,
+             (unsigned long long)ppb % 1000, (unsigned long long)lapic_hz,
+             cpu_features.tsc_deadline ? ", TSC deadline" : "");
     timer_init(lapic_hz);
 }
 

@@ -9,6 +9,7 @@ struct cpu_features cpu_features;
 
 enum { EAX, EBX, ECX, EDX };
 
+/* clang-format off */
 /* One CPUID bit for each flag of struct cpu_features. */
 static const struct {
     uint32_t leaf;
@@ -42,6 +43,7 @@ static const struct {
     FLAG(0x80000001, EDX, 26, gib_pages),
 #undef FLAG
 };
+/* clang-format on */
 
 /* CPUID with zeros for a leaf that is not there (Intel CPUs then answer another one). */
 static struct cpuid_result leaf(uint32_t number)

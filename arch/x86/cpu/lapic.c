@@ -5,19 +5,38 @@
 #include "setup.h"
 
 enum {
-    APIC_ID = 0x20, APIC_TPR = 0x80, APIC_EOI = 0xb0, APIC_SVR = 0xf0, APIC_ISR = 0x100, APIC_ESR = 0x280, APIC_ICR = 0x300,
-    APIC_ICR2 = 0x310, APIC_LVT_TIMER = 0x320, APIC_LVT_THERMAL = 0x330, APIC_LVT_PERF = 0x340, APIC_LVT_LINT0 = 0x350,
-    APIC_LVT_LINT1 = 0x360, APIC_LVT_ERROR = 0x370, APIC_TMICT = 0x380, APIC_TMCCT = 0x390, APIC_TDCR = 0x3e0,
+    APIC_ID = 0x20,
+    APIC_TPR = 0x80,
+    APIC_EOI = 0xb0,
+    APIC_SVR = 0xf0,
+    APIC_ISR = 0x100,
+    APIC_ESR = 0x280,
+    APIC_ICR = 0x300,
+    APIC_ICR2 = 0x310,
+    APIC_LVT_TIMER = 0x320,
+    APIC_LVT_THERMAL = 0x330,
+    APIC_LVT_PERF = 0x340,
+    APIC_LVT_LINT0 = 0x350,
+    APIC_LVT_LINT1 = 0x360,
+    APIC_LVT_ERROR = 0x370,
+    APIC_TMICT = 0x380,
+    APIC_TMCCT = 0x390,
+    APIC_TDCR = 0x3e0,
     APIC_VERSION = 0x30,
 };
 enum {
-    ICR_FIXED = 0, ICR_NMI = 4 << 8, ICR_INIT = 5 << 8, ICR_STARTUP = 6 << 8, ICR_BUSY = 1 << 12, ICR_ASSERT = 1 << 14,
+    ICR_FIXED = 0,
+    ICR_NMI = 4 << 8,
+    ICR_INIT = 5 << 8,
+    ICR_STARTUP = 6 << 8,
+    ICR_BUSY = 1 << 12,
+    ICR_ASSERT = 1 << 14,
 };
 enum { SVR_ENABLE = 0x100, LVT_MASKED = 0x10000, LVT_PERIODIC = 0x20000, LVT_DEADLINE = 0x40000, DIVIDE_BY_1 = 0xb };
 
 #define APIC_BASE_X2APIC (1ull << 10)
 #define APIC_BASE_ENABLE (1ull << 11)
-#define MSR_X2APIC 0x800u
+#define MSR_X2APIC       0x800u
 #define MSR_TSC_DEADLINE 0x6e0u
 
 /* A delivery that is still not sent after this many reads is given up: the target's CPU is gone. */
@@ -95,7 +114,8 @@ static void send(uint32_t apic_id, uint32_t command)
     if (!present)
         return;
     if (x2apic) {
-        __asm__ volatile("mfence; lfence" : : : "memory"); /* WRMSR to the x2APIC does not order earlier stores, SDM 10.12.3 */
+        /* WRMSR to the x2APIC does not order earlier stores, SDM 10.12.3. */
+        __asm__ volatile("mfence; lfence" : : : "memory");
         wrmsr(MSR_X2APIC + APIC_ICR / 16, (uint64_t)apic_id << 32 | command);
         return;
     }
@@ -137,7 +157,8 @@ void lapic_timer_one_shot(uint32_t count)
 
 void lapic_timer_mode(enum lapic_timer_mode mode)
 {
-    static const uint32_t lvt[] = {[TIMER_ONE_SHOT] = 0, [TIMER_PERIODIC] = LVT_PERIODIC, [TIMER_DEADLINE] = LVT_DEADLINE};
+    static const uint32_t lvt[] = {
+        [TIMER_ONE_SHOT] = 0, [TIMER_PERIODIC] = LVT_PERIODIC, [TIMER_DEADLINE] = LVT_DEADLINE};
     lapic_write(APIC_TMICT, 0);
     lapic_write(APIC_TDCR, DIVIDE_BY_1);
     lapic_write(APIC_LVT_TIMER, lvt[mode] | VECTOR_TIMER);

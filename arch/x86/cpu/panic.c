@@ -8,9 +8,9 @@
 #include "symbols.h"
 #include "string.h"
 
-#define MAX_FRAMES 32
+#define MAX_FRAMES  32
 #define MAX_REPEATS 1000 /* a damaged chain may run in a circle */
-#define NOBODY UINT32_MAX
+#define NOBODY      UINT32_MAX
 
 static uint32_t panicking = NOBODY; /* the CPU that prints */
 
@@ -63,16 +63,17 @@ static void print_registers(const struct trap_frame *f, unsigned after)
         const char *name;
         uint64_t value;
     } r[] = {
-        {"RAX", f->rax}, {"RBX", f->rbx}, {"RCX", f->rcx}, {"RDX", f->rdx}, {"RSI", f->rsi},    {"RDI", f->rdi},
-        {"RBP", f->rbp}, {"RSP", f->rsp}, {"R8 ", f->r8},  {"R9 ", f->r9},  {"R10", f->r10},    {"R11", f->r11},
-        {"R12", f->r12}, {"R13", f->r13}, {"R14", f->r14}, {"R15", f->r15}, {"FLG", f->rflags}, {"CS ", f->cs},
-        {"CR0", read_cr0()}, {"CR2", read_cr2()}, {"CR3", read_cr3()}, {"CR4", read_cr4()}, {"EFR", rdmsr(MSR_EFER)},
-        {"TSC", rdtsc()},
+        {"RAX", f->rax},     {"RBX", f->rbx},     {"RCX", f->rcx},          {"RDX", f->rdx},     {"RSI", f->rsi},
+        {"RDI", f->rdi},     {"RBP", f->rbp},     {"RSP", f->rsp},          {"R8 ", f->r8},      {"R9 ", f->r9},
+        {"R10", f->r10},     {"R11", f->r11},     {"R12", f->r12},          {"R13", f->r13},     {"R14", f->r14},
+        {"R15", f->r15},     {"FLG", f->rflags},  {"CS ", f->cs},           {"CR0", read_cr0()}, {"CR2", read_cr2()},
+        {"CR3", read_cr3()}, {"CR4", read_cr4()}, {"EFR", rdmsr(MSR_EFER)}, {"TSC", rdtsc()},
     };
     print_address("RIP ", f->rip, after);
     const unsigned n = sizeof r / sizeof *r;
     for (unsigned i = 0; i < n; i++)
-        console_print("%s %016llx%s", r[i].name, (unsigned long long)r[i].value, i % 4 == 3 || i == n - 1 ? "\n" : "  ");
+        console_print("%s %016llx%s", r[i].name, (unsigned long long)r[i].value,
+                      i % 4 == 3 || i == n - 1 ? "\n" : "  ");
 }
 
 /* Only the first CPU to arrive returns, the others having been stopped; a panic within a panic says so and ends. */
@@ -92,7 +93,8 @@ static void claim(void)
     panic_stop_here();
 }
 
-static void __attribute__((noreturn)) report(const struct trap_frame *frame, unsigned after, const char *format, va_list args)
+static void __attribute__((noreturn))
+report(const struct trap_frame *frame, unsigned after, const char *format, va_list args)
 {
     char text[256];
     claim();

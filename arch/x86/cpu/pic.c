@@ -1,6 +1,6 @@
 /*
- * The legacy 8259A pair: out of the way. Its vectors are moved off the exceptions, since a spurious IRQ7 comes also from a
- * masked one.
+ * The legacy 8259A pair: out of the way. Its vectors are moved off the exceptions, since a spurious IRQ7 comes also
+ * from a masked one.
  */
 #include "setup.h"
 

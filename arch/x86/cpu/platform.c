@@ -7,11 +7,11 @@
 #include "setup.h"
 
 #define PCI_SUBSYSTEM_VENDOR 0x2c
-#define VENDOR_QEMU 0x1af4
+#define VENDOR_QEMU          0x1af4
 
 /*
- * Bochs copies real CPUs down to the brand string. What gives it away is its BIOS's name in the ACPI tables, without what
- * QEMU, which has the same, always shows: a hypervisor in CPUID, and its subsystem id on the host bridge.
+ * Bochs copies real CPUs down to the brand string. What gives it away is its BIOS's name in the ACPI tables, without
+ * what QEMU, which has the same, always shows: a hypervisor in CPUID, and its subsystem id on the host bridge.
  */
 static bool is_bochs(void)
 {

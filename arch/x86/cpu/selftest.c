@@ -10,10 +10,10 @@
 #include "string.h"
 #include "wide.h"
 
-#define IPIS 1000u
+#define IPIS        1000u
 #define TIMER_SHOTS 20u
-#define MAPPINGS 2000u
-#define ORDERS 13u
+#define MAPPINGS    2000u
+#define ORDERS      13u
 
 static void test_panic(void)
 {
@@ -107,11 +107,14 @@ static void test_ipi(void)
         for (uint32_t i = 1; i <= IPIS; i++) {
             uint64_t until = rdtsc() + tsc_hz;
             ipi_send(cpu, VECTOR_KICK);
-            while (ipis_taken[cpu] < i && rdtsc() < until)
+            while (ipis_taken[cpu] < i && rdtsc() < until) {
                 sti_nop_cli();
+                pause();
+            }
             lost += ipis_taken[cpu] != i;
         }
-    log_info("%u interprocessor interrupts to each of %u CPUs, %llu lost\n", IPIS, pcpu_count, (unsigned long long)lost);
+    log_info("%u interprocessor interrupts to each of %u CPUs, %llu lost\n", IPIS, pcpu_count,
+             (unsigned long long)lost);
 }
 
 static void note_time(void *argument)
@@ -197,8 +200,8 @@ static void test_memory(void)
         free_pages(pages[order], order);
     bool refused = !map_physical(1ull << cpu_features.phys_bits, 1, MAP_DEVICE) && !map_physical(0, 0, MAP_MEMORY) &&
                    !map_physical(virt_to_phys((void *)(uintptr_t)test_null), PAGE_SIZE, MAP_MEMORY) && !alloc_pages(40);
-    log_info("memory: %lld pages lost, %u mappings failed, %s\n", (long long)(before - free_page_count()), 2 * MAPPINGS - made,
-             refused ? "the impossible refused" : "WRONG");
+    log_info("memory: %lld pages lost, %u mappings failed, %s\n", (long long)(before - free_page_count()),
+             2 * MAPPINGS - made, refused ? "the impossible refused" : "WRONG");
 }
 
 static void test_boot(void)
@@ -211,9 +214,19 @@ void selftest_run(void)
         const char *name;
         void (*run)(void);
     } tests[] = {
-        {"boot", test_boot}, {"panic", test_panic}, {"panic-other", test_panic_other}, {"stack-overflow", test_overflow},
-        {"stack-smash", test_smash}, {"null", test_null}, {"write-text", test_write_text}, {"execute-data", test_execute_data},
-        {"wx", test_wx}, {"fixup", test_fixup}, {"ipi", test_ipi}, {"timer", test_timer}, {"msix", test_msix},
+        {"boot", test_boot},
+        {"panic", test_panic},
+        {"panic-other", test_panic_other},
+        {"stack-overflow", test_overflow},
+        {"stack-smash", test_smash},
+        {"null", test_null},
+        {"write-text", test_write_text},
+        {"execute-data", test_execute_data},
+        {"wx", test_wx},
+        {"fixup", test_fixup},
+        {"ipi", test_ipi},
+        {"timer", test_timer},
+        {"msix", test_msix},
         {"memory", test_memory},
     };
     char name[32];

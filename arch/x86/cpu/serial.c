@@ -8,7 +8,7 @@
 enum { DATA = 0, IER = 1, FCR = 2, LCR = 3, MCR = 4, LSR = 5, SCRATCH = 7, DIVISOR_LOW = 0, DIVISOR_HIGH = 1 };
 enum { LCR_8N1 = 0x03, LCR_DIVISOR = 0x80, LSR_READY = 0x01, LSR_EMPTY = 0x20, LSR_IDLE = 0x40 };
 
-/* A transmitter that does not empty in this many reads (each about 1 us on real hardware) is stuck: its byte is dropped. */
+/* A transmitter that is not empty after this many reads, about 1 us each on real hardware, is stuck: the byte is dropped. */
 #define WAIT_LIMIT 100000u
 
 static bool present;

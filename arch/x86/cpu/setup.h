@@ -10,8 +10,8 @@
 extern struct pcpu boot_pcpu;
 
 void idt_build(void);
-void idt_use_stacks(void);            /* from here on NMI, #DF and #MC use their own */
-void tables_load(struct pcpu *cpu);   /* GDT, TSS, IDT of the running CPU */
+void idt_use_stacks(void);          /* from here on NMI, #DF and #MC use their own */
+void tables_load(struct pcpu *cpu); /* GDT, TSS, IDT of the running CPU */
 void load_segments(void);
 void call_on_stack(void (*f)(void), void *top) __attribute__((noreturn));
 
@@ -21,7 +21,7 @@ static inline void *stack_top(void *stack)
     return (char *)stack + STACK_SIZE - 16;
 }
 
-void pcpu_boot_init(void);            /* the boot CPU's, before memory is there */
+void pcpu_boot_init(void); /* the boot CPU's, before memory is there */
 bool pcpu_alloc_stacks(struct pcpu *cpu);
 struct pcpu *pcpu_create(unsigned id, uint32_t apic_id); /* NULL: no memory */
 
@@ -33,7 +33,7 @@ bool mm_map_trampoline(uint32_t page);
 void mm_unmap_trampoline(uint32_t page);
 
 void pic_disable(void);
-void lapic_init(void);      /* on each CPU */
+void lapic_init(void); /* on each CPU */
 void lapic_eoi(void);
 uint32_t lapic_id(void);
 bool lapic_x2apic(void);
@@ -51,7 +51,7 @@ void timer_init_cpu(void);          /* on each CPU */
 void sleep_us(uint32_t us);         /* halted; needs the calibrated timer */
 
 void calibrate(void);
-void platform_init(void); /* ACPI, interrupt controllers, clocks */
+void platform_init(void);                      /* ACPI, interrupt controllers, clocks */
 void cpu_main(void) __attribute__((noreturn)); /* the other CPUs' first C on their own stack */
 void smp_start(void);
 

@@ -7,9 +7,9 @@
 #include "setup.h"
 #include "string.h"
 
-#define LOW_FIRST 0x8000u
-#define LOW_LAST 0x9f000u
-#define ONLINE_TIMEOUT_MS 200u
+#define LOW_FIRST         0x8000u
+#define LOW_LAST          0x9f000u
+#define ONLINE_TIMEOUT_MS 1000u
 
 extern const char trampoline_start[], trampoline_end[], trampoline_fields[];
 
@@ -72,6 +72,7 @@ static bool start(struct pcpu *cpu, uint32_t page, struct fields *f)
         if (wait_online(cpu, ONLINE_TIMEOUT_MS))
             return true;
     }
+    ipi_init(cpu->apic_id); /* should it be late: not with what the next one is given */
     return false;
 }
 
@@ -86,15 +87,21 @@ static struct fields *prepare(char *copy, uint32_t page)
     return f;
 }
 
+/* An xAPIC cannot name ids of more than 8 bits, and 255 means all. */
+static bool reachable(uint32_t apic_id)
+{
+    return lapic_x2apic() || apic_id < 255;
+}
+
 static void start_all(const uint32_t *ids, unsigned n, uint32_t page, struct fields *f)
 {
     uint32_t me = lapic_id();
     for (unsigned i = 0; i < n; i++)
-        if (ids[i] != me)
+        if (ids[i] != me && reachable(ids[i]))
             ipi_init(ids[i]);
     sleep_us(10000);
     for (unsigned i = 0; i < n; i++) {
-        if (ids[i] == me)
+        if (ids[i] == me || !reachable(ids[i]))
             continue;
         struct pcpu *cpu = pcpu_create(pcpu_count, ids[i]);
         if (!cpu) {

@@ -27,8 +27,8 @@ void idt_build(void)
 {
     for (unsigned v = 0; v < 256; v++) {
         uint64_t entry = (uint64_t)trap_entries[v];
-        idt[v] = (struct gate){(uint16_t)entry, SELECTOR_CODE, 0, GATE_INTERRUPT, (uint16_t)(entry >> 16),
-                               (uint32_t)(entry >> 32), 0};
+        idt[v] = (struct gate){(uint16_t)entry,         SELECTOR_CODE,           0, GATE_INTERRUPT,
+                               (uint16_t)(entry >> 16), (uint32_t)(entry >> 32), 0};
     }
 }
 
@@ -56,8 +56,8 @@ void tables_load(struct pcpu *cpu)
     set_ist(cpu, 3, cpu->mc_stack);
     cpu->gdt[SELECTOR_CODE / 8] = 0x00af9b000000ffff;
     cpu->gdt[SELECTOR_DATA / 8] = 0x00cf93000000ffff;
-    cpu->gdt[SELECTOR_TSS / 8] = (sizeof cpu->tss - 1) | (tss & 0xffffff) << 16 | (uint64_t)TSS_AVAILABLE << 40 |
-                                 (tss >> 24 & 0xff) << 56;
+    cpu->gdt[SELECTOR_TSS / 8] =
+        (sizeof cpu->tss - 1) | (tss & 0xffffff) << 16 | (uint64_t)TSS_AVAILABLE << 40 | (tss >> 24 & 0xff) << 56;
     cpu->gdt[SELECTOR_TSS / 8 + 1] = tss >> 32;
 
     struct table_pointer gdtr = {sizeof cpu->gdt - 1, (uint64_t)cpu->gdt}, idtr = {sizeof idt - 1, (uint64_t)idt};

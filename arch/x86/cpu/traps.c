@@ -53,11 +53,31 @@ void irq_dispatch(uint8_t vector)
 static const char *exception_name(uint64_t vector)
 {
     static const char *const names[32] = {
-        "#DE divide error", "#DB debug", "NMI", "#BP breakpoint", "#OF overflow", "#BR bound range", "#UD invalid opcode",
-        "#NM no device", "#DF double fault", "coprocessor overrun", "#TS invalid TSS", "#NP segment not present",
-        "#SS stack fault", "#GP general protection", "#PF page fault", "reserved", "#MF x87 error", "#AC alignment check",
-        "#MC machine check", "#XM SIMD error", "#VE virtualization", "#CP control protection", [28] = "#HV injection",
-        "#VC VMM communication", "#SX security",
+        "#DE divide error",
+        "#DB debug",
+        "NMI",
+        "#BP breakpoint",
+        "#OF overflow",
+        "#BR bound range",
+        "#UD invalid opcode",
+        "#NM no device",
+        "#DF double fault",
+        "coprocessor overrun",
+        "#TS invalid TSS",
+        "#NP segment not present",
+        "#SS stack fault",
+        "#GP general protection",
+        "#PF page fault",
+        "reserved",
+        "#MF x87 error",
+        "#AC alignment check",
+        "#MC machine check",
+        "#XM SIMD error",
+        "#VE virtualization",
+        "#CP control protection",
+        [28] = "#HV injection",
+        "#VC VMM communication",
+        "#SX security",
     };
     return vector < 32 && names[vector] ? names[vector] : "reserved";
 }
@@ -79,7 +99,10 @@ static const char *overflown_stack(uint64_t address)
     const struct {
         const void *base;
         const char *name;
-    } stacks[] = {{cpu->stack, "stack"}, {cpu->nmi_stack, "NMI stack"}, {cpu->df_stack, "#DF stack"}, {cpu->mc_stack, "#MC stack"}};
+    } stacks[] = {{cpu->stack, "stack"},
+                  {cpu->nmi_stack, "NMI stack"},
+                  {cpu->df_stack, "#DF stack"},
+                  {cpu->mc_stack, "#MC stack"}};
     for (unsigned i = 0; i < sizeof stacks / sizeof *stacks; i++)
         if (stacks[i].base && address < (uint64_t)stacks[i].base && (uint64_t)stacks[i].base - address <= STACK_SIZE)
             return stacks[i].name;
@@ -97,8 +120,8 @@ static void exception(struct trap_frame *frame)
     /* A push onto a guard page cannot push its #PF either: the CPU turns it into #DF and CR2 still has the address. */
     const char *stack = overflown_stack(address);
     if (stack)
-        panic_at(frame, "%s overflow: %s, error code %#llx, address %#llx", stack, name, (unsigned long long)frame->error,
-                 (unsigned long long)address);
+        panic_at(frame, "%s overflow: %s, error code %#llx, address %#llx", stack, name,
+                 (unsigned long long)frame->error, (unsigned long long)address);
     panic_at(frame, "%s, error code %#llx, address %#llx%s", name, (unsigned long long)frame->error,
              (unsigned long long)address, frame->vector == VECTOR_PF && address < PAGE_SIZE ? " (null pointer)" : "");
 }

@@ -1,6 +1,6 @@
 /*
- * The host's ACPI tables: only what is needed to find CPUs and clocks. Everything in them is checked against the tables'
- * lengths and checksums before it is used.
+ * The host's ACPI tables: only what is needed to find CPUs and clocks. Everything in them is checked against the
+ * tables' lengths and checksums before it is used.
  */
 #ifndef METRONOME_ACPI_H
 #define METRONOME_ACPI_H

@@ -8,7 +8,7 @@
 
 bool serial_init(void); /* false if there is none; the rest then does nothing */
 void serial_put(char byte);
-int serial_get(void);   /* -1: nothing there */
+int serial_get(void);    /* -1: nothing there */
 void serial_drain(void); /* until the last byte has left */
 
 #endif

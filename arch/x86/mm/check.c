@@ -36,6 +36,7 @@ void mm_check_wx(void)
 {
     struct totals t = {0};
     paging_walk(check_leaf, &t);
-    log_info("W^X checked: %llu KiB executable, %llu KiB read-only, %llu KiB writable\n", (unsigned long long)t.executable >> 10,
-             (unsigned long long)t.readonly >> 10, (unsigned long long)t.writable >> 10);
+    log_info("W^X checked: %llu KiB executable, %llu KiB read-only, %llu KiB writable\n",
+             (unsigned long long)t.executable >> 10, (unsigned long long)t.readonly >> 10,
+             (unsigned long long)t.writable >> 10);
 }

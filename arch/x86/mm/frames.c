@@ -10,7 +10,7 @@
 #include "spinlock.h"
 #include "string.h"
 
-#define MAX_ORDER 18
+#define MAX_ORDER  18
 #define BLOCK_FREE 0x80
 #define BLOCK_USED 0x40
 

@@ -8,9 +8,9 @@
 #include "string.h"
 #include "../boot/layout.h"
 
-#define LOW_MEMORY 0x100000ull
+#define LOW_MEMORY  0x100000ull
 #define BOOT_MAPPED (1ull << 32) /* what the boot tables reach */
-#define E820_RAM 1
+#define E820_RAM    1
 
 static struct extents ram;
 static struct extent *early; /* tables come from its beginning until the allocator is there */
@@ -47,7 +47,8 @@ static void find_ram(void)
     for (unsigned i = 0; i < boot_info.ranges; i++) {
         const struct boot_range *r = &boot_info.range[i];
         if (r->type != E820_RAM)
-            ok &= extents_remove(&ram, r->base & ~(PAGE_SIZE - 1), (r->base + r->size + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1));
+            ok &= extents_remove(&ram, r->base & ~(PAGE_SIZE - 1),
+                                 (r->base + r->size + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1));
     }
     ok &= extents_remove(&ram, 0, LOW_MEMORY);
     ok &= extents_remove(&ram, (uint64_t)__boot_start, (uint64_t)__image_end - IMAGE_OFFSET);

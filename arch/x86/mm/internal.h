@@ -11,18 +11,20 @@
 
 #include "mm.h"
 
+#ifndef DIRECT_BASE /* tests/unit/test_frames.c has its own */
 #define DIRECT_BASE 0xffff800000000000ull
+#endif
 #define DIRECT_SIZE (64ull << 40)
 #define WINDOW_BASE 0xffffc00000000000ull
 #define WINDOW_SIZE (16ull << 40)
 #define STACKS_BASE 0xffffd00000000000ull
 
 /* Page-table bits (SDM 3A 4.5, APM 2 5.4). Entry 3 of the PAT, PCD and PWT, is uncached. */
-#define PTE_P 0x1ull
-#define PTE_W 0x2ull
-#define PTE_UC 0x18ull
-#define PTE_LARGE 0x80ull
-#define PTE_NX (1ull << 63)
+#define PTE_P       0x1ull
+#define PTE_W       0x2ull
+#define PTE_UC      0x18ull
+#define PTE_LARGE   0x80ull
+#define PTE_NX      (1ull << 63)
 #define PTE_ADDRESS 0x000ffffffffff000ull
 
 #define GIB_PAGE_SIZE (1ull << 30)
@@ -54,9 +56,7 @@ bool paging_translate(uint64_t va, uint64_t *pa);
 /* frames.c */
 void frames_add(uint64_t base, uint64_t end);
 
-
-
-
-extern char __boot_start[], __text_start[], __text_end[], __rodata_start[], __rodata_end[], __data_start[], __image_end[];
+extern char __boot_start[], __text_start[], __text_end[], __rodata_start[], __rodata_end[], __data_start[],
+    __image_end[];
 
 #endif

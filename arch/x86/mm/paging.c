@@ -1,6 +1,6 @@
 /*
- * The hypervisor's page tables: four levels, pages of 4 KiB, 2 MiB and 1 GiB. Rights are in the leaves alone. All writers
- * but the boot CPU's first setup hold window.c's lock.
+ * The hypervisor's page tables: four levels, pages of 4 KiB, 2 MiB and 1 GiB. Rights are in the leaves alone. All
+ * writers but the boot CPU's first setup hold window.c's lock.
  */
 #include "internal.h"
 #include "cpu.h"
@@ -113,7 +113,8 @@ void paging_switch(void)
     write_cr3(paging_root);
 }
 
-static void walk(uint64_t table, unsigned level, uint64_t va, void (*leaf)(uint64_t, uint64_t, uint64_t, void *), void *argument)
+static void walk(uint64_t table, unsigned level, uint64_t va, void (*leaf)(uint64_t, uint64_t, uint64_t, void *),
+                 void *argument)
 {
     for (unsigned i = 0; i < 512; i++) {
         uint64_t pte = table_at(table)[i], at = va | (uint64_t)i << (PAGE_SHIFT + 9 * level);

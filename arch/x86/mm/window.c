@@ -48,7 +48,8 @@ static uint64_t alignment_for(uint64_t size)
 static struct mapping *reuse(uint64_t physical, uint64_t size)
 {
     for (struct mapping *m = mappings; m < mappings + MAX_MAPPINGS; m++)
-        if (m->retired && m->size == size && !((m->va ^ physical) & (alignment_for(size) - 1)) && flushed_everywhere(m->retired))
+        if (m->retired && m->size == size && !((m->va ^ physical) & (alignment_for(size) - 1)) &&
+            flushed_everywhere(m->retired))
             return m;
     return NULL;
 }
@@ -79,7 +80,8 @@ static bool hits_code(uint64_t physical, uint64_t size)
 
 void *map_physical(uint64_t physical, uint64_t size, enum map_type type)
 {
-    static const uint64_t bits[] = {[MAP_MEMORY] = PTE_NX | PTE_W, [MAP_DEVICE] = PTE_NX | PTE_W | PTE_UC, [MAP_READONLY] = PTE_NX};
+    static const uint64_t bits[] = {
+        [MAP_MEMORY] = PTE_NX | PTE_W, [MAP_DEVICE] = PTE_NX | PTE_W | PTE_UC, [MAP_READONLY] = PTE_NX};
     uint64_t limit = 1ull << cpu_features.phys_bits, offset = physical & (PAGE_SIZE - 1);
     if (!size || physical >= limit || size > limit - physical || (type != MAP_READONLY && hits_code(physical, size)))
         return NULL;

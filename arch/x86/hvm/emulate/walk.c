@@ -8,116 +8,120 @@ enum { PTE_P = 1, PTE_RW = 2, PTE_US = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0
 enum { FAULT_P = 1, FAULT_RSVD = 8, FAULT_PK = 32 };
 enum { LEVELS_MAX = 5, ATTEMPTS = 64 };
 
-/* What a mode's tables look like. */
-struct paging {
+/* What a mode's tables look like; arrays by level, 1 is the last (SDM 3A tables 4-4 to 4-20). */
+static const struct format {
     uint8_t levels, index_bits, entry_size;
-    bool pae;          /* not long mode: the top level has four entries of their own kind */
-    uint64_t reserved; /* in every entry */
+    uint8_t large;                           /* bit mask of levels that may hold a large page */
+    uint64_t cr3, reserved;                  /* reserved: in every entry, besides what the CPU's features say */
+    uint64_t table_reserved[LEVELS_MAX + 1]; /* in an entry that points to a table */
+    uint64_t large_reserved[LEVELS_MAX + 1]; /* in one that maps a large page */
+    uint64_t implied[LEVELS_MAX + 1];        /* rights and marks that an entry of this level does not have */
+} formats[] = {
+#define LONG_MODE(depth)                                                                                                  \
+    {                                                                                                                     \
+        depth, 9, 8, 1 << 3 | 1 << 2, PTE_ADDRESS, 0, { [4] = PTE_PS, [5] = PTE_PS }, { [3] = 0x3fffe000, [2] = 0x1fe000 }, \
+        { 0 }                                                                                                             \
+    }
+    LONG_MODE(4), LONG_MODE(5),
+    /* PAE: four entries of their own kind at the top. */
+    { 3, 9, 8, 1 << 2, 0xffffffe0, 0x7ff0000000000000, { [3] = PTE_NX | 0x1e6 }, { [2] = 0x1fe000 }, { [3] = PTE_RW | PTE_US | PTE_A } },
+    /* 32-bit, without and with PSE. */
+    { 2, 10, 4, 0, 0xfffff000, 0, { 0 }, { 0 }, { 0 } },
+    { 2, 10, 4, 1 << 2, 0xfffff000, 0, { 0 }, { [2] = 0x200000 }, { 0 } },
 };
+enum { FORMAT_4LEVEL, FORMAT_5LEVEL, FORMAT_PAE, FORMAT_32, FORMAT_PSE };
 
-struct step {
-    uint64_t gpa, entry;
-};
+static const struct format *format_of(const struct emu_regs *r)
+{
+    if (r->efer & EFER_LMA)
+        return &formats[r->cr4 & CR4_LA57 ? FORMAT_5LEVEL : FORMAT_4LEVEL];
+    if (r->cr4 & CR4_PAE)
+        return &formats[FORMAT_PAE];
+    return &formats[r->cr4 & CR4_PSE ? FORMAT_PSE : FORMAT_32];
+}
 
 struct walk {
-    struct paging paging;
-    struct step step[LEVELS_MAX];
+    const struct format *format;
     unsigned steps, shift; /* shift: of the leaf's page size */
-    uint64_t rights;       /* AND of all entries: RW and US */
-    uint64_t nx;           /* OR of all entries */
+    uint64_t all, any;     /* AND and OR of all entries */
+    uint64_t leaf;
+    struct {
+        uint64_t gpa, entry;
+    } step[LEVELS_MAX];
 };
 
-static struct paging paging_of(const struct emu_regs *r)
+/* Physical address bits that do not exist, and NX where it is off. */
+static uint64_t reserved_by_cpu(const struct emu_regs *r, const struct format *f)
 {
     unsigned width = r->physical_bits ? r->physical_bits : 52;
-    uint64_t high = PTE_ADDRESS & ~((1ull << width) - 1);
 
-    if (!(r->efer & EFER_NXE))
-        high |= PTE_NX;
-    if (r->efer & EFER_LMA)
-        return (struct paging){ r->cr4 & CR4_LA57 ? 5 : 4, 9, 8, false, high };
-    if (r->cr4 & CR4_PAE)
-        return (struct paging){ 3, 9, 8, true, high | 0x7ff0000000000000ull };
-    return (struct paging){ 2, 10, 4, false, 0 };
+    if (f->entry_size == 4)
+        return 0;
+    return f->reserved | (PTE_ADDRESS & ~((1ull << width) - 1)) | (r->efer & EFER_NXE ? 0 : PTE_NX);
 }
 
-static bool is_leaf(const struct emu_regs *r, const struct paging *p, unsigned level, uint64_t entry)
+/* PSE-36 keeps address bits 39:32 in bits 20:13 of the entry. */
+static bool pse36_reserved(const struct emu_regs *r, uint64_t entry)
 {
-    if (level == 1)
-        return true;
-    if (!(entry & PTE_PS))
-        return false;
-    if (level == 2)
-        return p->entry_size == 8 || (r->cr4 & CR4_PSE);
-    return level == 3 && !p->pae;
+    unsigned width = r->physical_bits && r->physical_bits < 40 ? r->physical_bits : 40;
+
+    return (entry >> 13 & 0xff) >> (width - 32);
 }
 
-/* Reserved bits of an entry at a level (SDM 3A tables 4-4 to 4-20). */
-static uint64_t reserved_bits(const struct emu_regs *r, const struct walk *w, unsigned level, bool leaf)
+/*
+ * Goes down to the leaf. Returns the fault's error code bits, or -1 if a page was found. Inlined so that the compiler
+ * makes one of constants for the usual four levels.
+ */
+static inline __attribute__((always_inline)) int descend(struct emu *e, uint64_t linear, struct walk *w, const struct format *f)
 {
-    const struct paging *p = &w->paging;
+    const unsigned bits = f->index_bits, wide = f->entry_size == 8;
+    const uint64_t reserved = reserved_by_cpu(&e->regs, f);
+    void *(*const ram_page)(void *, uint64_t, bool) = e->ops->ram_page;
+    uint64_t table = e->regs.cr3 & f->cr3, all = ~0ull, any = 0, entry;
+    unsigned level = f->levels, shift = 12 + bits * (level - 1), n = 0;
 
-    if (p->entry_size == 4) {
-        unsigned width = r->physical_bits && r->physical_bits < 40 ? r->physical_bits : 40;
+    for (;; level--, shift -= bits) {
+        uint64_t index = (linear >> shift & ((1u << bits) - 1)) * f->entry_size + (table & PAGE_OFFSET);
+        const uint8_t *page = ram_page(e->ctx, table & ~(uint64_t)PAGE_OFFSET, false);
+        bool large;
 
-        /* PSE-36: address bits 39:32 in bits 20:13 */
-        return leaf && level == 2 ? (1u << 21) | ((0xffull << (width - 32) & 0xff) << 13) : 0;
-    }
-    if (p->pae && level == 3)
-        return p->reserved | PTE_NX | 0x1e6;
-    if (leaf && level > 1)
-        return p->reserved | (((1ull << w->shift) - 1) & ~0x1fffull);
-    return level > 3 ? p->reserved | PTE_PS : p->reserved;
-}
-
-static bool read_entry(struct emu *e, const struct paging *p, struct step *s)
-{
-    const uint8_t *page = e->ops->ram_page(e->ctx, s->gpa & ~(uint64_t)PAGE_OFFSET, false);
-
-    if (!page)
-        return false;
-    if (p->entry_size == 8)
-        s->entry = __atomic_load_n((const uint64_t *)(page + (s->gpa & PAGE_OFFSET)), __ATOMIC_RELAXED);
-    else
-        s->entry = __atomic_load_n((const uint32_t *)(page + (s->gpa & PAGE_OFFSET)), __ATOMIC_RELAXED);
-    return true;
-}
-
-/* Goes down to the leaf. Returns the fault's error code bits, or -1 if a page was found. */
-static int descend(struct emu *e, uint64_t linear, struct walk *w)
-{
-    const struct emu_regs *r = &e->regs;
-    const struct paging *p = &w->paging;
-    uint64_t table = p->entry_size == 4 ? r->cr3 & 0xfffff000 : p->pae ? r->cr3 & 0xffffffe0 : r->cr3 & PTE_ADDRESS;
-
-    w->shift = 12 + p->index_bits * (p->levels - 1);
-    for (unsigned level = p->levels;; level--, w->shift -= p->index_bits) {
-        struct step *s = &w->step[w->steps++];
-        bool leaf;
-
-        s->gpa = table + ((linear >> w->shift) & ((1u << p->index_bits) - 1)) * p->entry_size;
-        if (!read_entry(e, p, s) || !(s->entry & PTE_P))
+        if (!page)
             return 0;
-        leaf = is_leaf(r, p, level, s->entry);
-        if (s->entry & reserved_bits(r, w, level, leaf))
+        entry = wide ? *(const volatile uint64_t *)(page + index) : *(const volatile uint32_t *)(page + index);
+        if (!(entry & PTE_P))
+            return 0;
+        w->step[n].gpa = (table & ~(uint64_t)PAGE_OFFSET) + index;
+        w->step[n++].entry = entry;
+        large = (entry & PTE_PS) && (f->large >> level & 1);
+        if (entry & (reserved | (large ? f->large_reserved[level] : f->table_reserved[level])))
             return FAULT_P | FAULT_RSVD;
-        if (!(p->pae && level == 3)) {
-            w->rights &= s->entry;
-            w->nx |= s->entry;
-        }
-        if (leaf)
-            return -1;
-        table = s->entry & PTE_ADDRESS;
+        all &= entry | f->implied[level];
+        any |= entry;
+        if (level == 1 || large)
+            break;
+        table = entry & PTE_ADDRESS;
     }
+    if (!wide && level == 2 && pse36_reserved(&e->regs, entry))
+        return FAULT_P | FAULT_RSVD;
+    w->steps = n;
+    w->shift = shift;
+    w->all = all;
+    w->any = any;
+    w->leaf = entry;
+    return -1;
+}
+
+static int descend_other(struct emu *e, uint64_t linear, struct walk *w)
+{
+    return descend(e, linear, w, w->format);
 }
 
 /* Does the protection key of a user page forbid a data access (SDM 3A 4.6.2)? */
 static bool key_forbids(const struct emu_regs *r, const struct walk *w, unsigned access)
 {
-    unsigned key = (unsigned)(w->step[w->steps - 1].entry >> 59) & 15;
-    unsigned bits = r->pkru >> (2 * key);
+    unsigned bits = r->pkru >> (w->leaf >> 58 & 0x1e);
 
-    if (!(r->cr4 & CR4_PKE) || !(r->efer & EFER_LMA) || !(w->rights & PTE_US) || (access & EMU_FETCH))
+    if (!(r->efer & EFER_LMA) || !(w->all & PTE_US) || (access & EMU_FETCH))
         return false;
     return (bits & 1) || ((bits & 2) && (access & EMU_WRITE) && ((access & EMU_USER) || (r->cr0 & CR0_WP)));
 }
@@ -125,14 +129,14 @@ static bool key_forbids(const struct emu_regs *r, const struct walk *w, unsigned
 /* Do the access rights forbid it (SDM 3A 4.6.1)? */
 static bool rights_forbid(const struct emu_regs *r, const struct walk *w, unsigned access)
 {
-    bool user_page = w->rights & PTE_US, by_user = access & EMU_USER;
+    bool user_page = w->all & PTE_US, by_user = access & EMU_USER;
 
     if (by_user && !user_page)
         return true;
-    if ((access & EMU_WRITE) && !(w->rights & PTE_RW) && (by_user || (r->cr0 & CR0_WP)))
+    if ((access & EMU_WRITE) && !(w->all & PTE_RW) && (by_user || (r->cr0 & CR0_WP)))
         return true;
     if (access & EMU_FETCH)
-        return (w->nx & PTE_NX) || (user_page && !by_user && (r->cr4 & CR4_SMEP));
+        return (w->any & PTE_NX) || (user_page && !by_user && (r->cr4 & CR4_SMEP));
     return user_page && !by_user && (r->cr4 & CR4_SMAP) && ((access & EMU_IMPLICIT) || !(r->rflags & FLAG_AC));
 }
 
@@ -148,16 +152,16 @@ static bool swap_entry(void *entry, unsigned size, uint64_t old, uint64_t new)
 /* Sets A everywhere and D in a leaf that is written. False: an entry is no longer what was walked. */
 static bool mark(struct emu *e, const struct walk *w, unsigned access)
 {
-    for (unsigned i = w->paging.pae ? 1 : 0; i < w->steps; i++) {
-        const struct step *s = &w->step[i];
-        uint64_t wanted = PTE_A | (i == w->steps - 1 && (access & EMU_WRITE) ? PTE_D : 0);
+    for (unsigned i = 0; i < w->steps; i++) {
+        uint64_t gpa = w->step[i].gpa, entry = w->step[i].entry;
+        uint64_t wanted = (PTE_A & ~w->format->implied[w->format->levels - i]) | (i == w->steps - 1 && (access & EMU_WRITE) ? PTE_D : 0);
         uint8_t *page;
 
-        if ((s->entry & wanted) == wanted)
+        if ((entry & wanted) == wanted)
             continue;
-        page = e->ops->ram_page(e->ctx, s->gpa & ~(uint64_t)PAGE_OFFSET, true);
+        page = e->ops->ram_page(e->ctx, gpa & ~(uint64_t)PAGE_OFFSET, true);
         /* A table in ROM keeps its bits, like on hardware. */
-        if (page && !swap_entry(page + (s->gpa & PAGE_OFFSET), w->paging.entry_size, s->entry, s->entry | wanted))
+        if (page && !swap_entry(page + (gpa & PAGE_OFFSET), w->format->entry_size, entry, entry | wanted))
             return false;
     }
     return true;
@@ -177,35 +181,34 @@ static enum emu_status page_fault(struct emu *e, uint64_t linear, unsigned acces
 
 static uint64_t leaf_address(const struct walk *w, uint64_t linear)
 {
-    uint64_t entry = w->step[w->steps - 1].entry, offset = (1ull << w->shift) - 1;
+    uint64_t entry = w->leaf, offset = (1ull << w->shift) - 1;
 
-    if (w->paging.entry_size == 4 && w->shift == 22)
-        return (entry & 0xffc00000) | ((entry >> 13) & 0xff) << 32 | (linear & offset);
+    if (w->shift == 22)
+        return (entry & 0xffc00000) | (entry >> 13 & 0xff) << 32 | (linear & offset);
     return (entry & PTE_ADDRESS & ~offset) | (linear & offset);
 }
 
 enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, uint64_t *gpa)
 {
+    struct walk w;
+
     if (!(e->regs.cr0 & CR0_PG)) {
         *gpa = linear;
         return EMU_OK;
     }
+    w.format = format_of(&e->regs);
     for (unsigned attempt = 0; attempt < ATTEMPTS; attempt++) {
-        struct walk w;
-        int code;
+        int code = w.format == &formats[FORMAT_4LEVEL] ? descend(e, linear, &w, &formats[FORMAT_4LEVEL]) : descend_other(e, linear, &w);
 
-        w.paging = paging_of(&e->regs);
-        w.steps = 0;
-        w.rights = ~0ull;
-        w.nx = 0;
-        code = descend(e, linear, &w);
         if (code < 0) {
             code = rights_forbid(&e->regs, &w, access) ? FAULT_P : 0;
-            if (key_forbids(&e->regs, &w, access))
+            if ((e->regs.cr4 & CR4_PKE) && key_forbids(&e->regs, &w, access))
                 code |= FAULT_P | FAULT_PK;
-            if (!code && !mark(e, &w, access))
-                continue;
             if (!code) {
+                bool marked = (w.all & PTE_A) && (!(access & EMU_WRITE) || (w.leaf & PTE_D));
+
+                if (!marked && !mark(e, &w, access))
+                    continue;
                 *gpa = leaf_address(&w, linear);
                 return EMU_OK;
             }

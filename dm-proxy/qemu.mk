@@ -24,14 +24,14 @@ $(DM_LINKS): $(B)/libmetronome-dm.so
 	ln -sfn ../libmetronome-dm.so $@
 
 # Tests. The launcher is linked into whoever starts QEMU: the daemon, and these.
-DM_LAUNCH_SRC := dm-proxy/qemu/place.c dm-proxy/qemu/arguments.c dm-proxy/qemu/launch.c
-$(B)/metronome-daemon: $(B)/daemon-obj/dm-proxy/qemu/place.o
+DM_LAUNCH_SRC := $(addprefix dm-proxy/qemu/,place.c arguments.c user_net.c launch.c)
+$(B)/metronome-daemon $(B)/metronome: $(DM_LAUNCH_SRC:%.c=$(B)/daemon-obj/%.o)
 
 LIBS_test_fw_cfg := firmware/fw_cfg.c firmware/platform.c firmware/cmos.c -iquote .
 LIBS_test_dm_request := dm-proxy/qemu/request.c -iquote .
 LIBS_test_dm_library := $(DM_LAUNCH_SRC) firmware/cmos.c firmware/platform.c firmware/fw_cfg.c -iquote .
 $(B)/unit/test_fw_cfg: firmware/fw_cfg.c firmware/platform.c firmware/cmos.c
 $(B)/unit/test_dm_request: dm-proxy/qemu/request.c
-$(B)/unit/test_dm_library: $(DM_LAUNCH_SRC) firmware/cmos.c | dm
-$(B)/unit/test_dm_launch: $(DM_LAUNCH_SRC)
+$(B)/unit/test_dm_library: $(DM_LAUNCH_SRC) firmware/cmos.c | dm $(B)/metronome-net
+$(B)/unit/test_dm_launch: $(DM_LAUNCH_SRC) | dm $(B)/metronome-net
 LIBS_test_dm_launch := $(DM_LAUNCH_SRC) -iquote .

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "launch.h"
+#include "user_net.h"
 
 #define QEMU_NAME "xen-qemu-system-i386"
 
@@ -63,28 +63,60 @@ bool dm_find_qemu(char *out, size_t bytes)
            take_glob(out, bytes, "/usr/lib/*/xen-*/bin/qemu-system-i386") || take_from_path(out, bytes);
 }
 
-/* Beside the program that runs (build/..., or installed as ../lib/metronome/dm). */
-bool dm_find_library(char *out, size_t bytes)
+/* The folder of the program that runs: in build/, build/unit/, or installed. */
+static bool own_folder(char *out, size_t bytes)
 {
-    static const char *const places[] = {"dm", "../dm", "../../dm", "../lib/metronome/dm", "../build/dm"};
-    const char *given = getenv("METRONOME_DM_LIBRARY");
-    char self[PATH_MAX], full[PATH_MAX + 64];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    ssize_t n = readlink("/proc/self/exe", out, bytes - 1);
 
-    if (given)
-        return take(out, bytes, given, R_OK | X_OK);
     if (n < 0)
         return false;
-    self[n] = 0;
-    char *folder = dirname(self);
-    for (unsigned i = 0; i < sizeof places / sizeof places[0]; i++) {
-        snprintf(full, sizeof full, "%s/%s/libxenctrl.so.4.17", folder, places[i]);
-        if (access(full, R_OK))
-            continue;
-        *strrchr(full, '/') = 0;
-        return take(out, bytes, full, R_OK | X_OK);
+    out[n] = 0;
+    *strrchr(out, '/') = 0;
+    return true;
+}
+
+struct wanted {
+    const char *variable; /* names it outright */
+    const char *places[6]; /* from the own folder */
+    const char *inside;   /* is looked for in a folder that is wanted */
+    int mode;
+};
+
+static bool find(const struct wanted *w, char *out, size_t bytes)
+{
+    const char *given = getenv(w->variable);
+    char own[PATH_MAX], full[PATH_MAX + 64], probe[PATH_MAX + 128];
+
+    if (given)
+        return take(out, bytes, given, w->mode);
+    if (!own_folder(own, sizeof own))
+        return false;
+    for (unsigned i = 0; i < sizeof w->places / sizeof w->places[0] && w->places[i]; i++) {
+        snprintf(full, sizeof full, "%s/%s", own, w->places[i]);
+        snprintf(probe, sizeof probe, "%s%s", full, w->inside);
+        if (!access(probe, w->mode))
+            return take(out, bytes, full, w->mode);
     }
     return false;
+}
+
+bool dm_find_library(char *out, size_t bytes)
+{
+    static const struct wanted library = {
+        "METRONOME_DM_LIBRARY", {"dm", "../dm", "../lib/metronome/dm", "../build/dm"}, "/libxenctrl.so.4.17", R_OK};
+
+    return find(&library, out, bytes);
+}
+
+static bool find_net(char *out, size_t bytes)
+{
+    static const struct wanted net = {
+        "METRONOME_NET",
+        {"metronome-net", "../metronome-net", "../lib/metronome/metronome-net", "../build/metronome-net"},
+        "",
+        X_OK};
+
+    return find(&net, out, bytes);
 }
 
 /* The environment of the child: the words that attach.c reads, and where the libraries are. */
@@ -131,27 +163,32 @@ static void redirect(const struct dm_launch *l)
     }
 }
 
-static void become_qemu(const struct dm_launch *l, const char *qemu, const char *library, char **words, int report)
+struct programs {
+    char qemu[PATH_MAX], library[PATH_MAX], net[PATH_MAX];
+};
+
+static void become_qemu(const struct dm_launch *l, const struct programs *p, const struct user_nets *nets, char **words, int report)
 {
     sigset_t none;
 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    set_environment(l, library);
-    keep_descriptors(l);
     redirect(l);
-    execv(qemu, words);
-    int error = errno;
-    if (write(report, &error, sizeof error) < 0)
-        _exit(126);
+    user_nets_start(nets, p->net, report);
+    set_environment(l, p->library);
+    keep_descriptors(l);
+    execv(p->qemu, words);
+    dprintf(report, "cannot run %s: %s", p->qemu, strerror(errno));
     _exit(127);
 }
 
-/* The pipe closes by exec; if that fails, the reason comes through it. */
-static pid_t start(const struct dm_launch *l, const char *qemu, const char *library, char **words, char *error, size_t error_bytes)
+/* The pipe closes when QEMU and its networks run; what fails says so through it. */
+static pid_t start(const struct dm_launch *l, const struct programs *p, const struct user_nets *nets, char **words, char *error,
+                   size_t error_bytes)
 {
-    int report[2], reason = 0;
+    int report[2];
+    ssize_t n;
     pid_t pid;
 
     if (pipe2(report, O_CLOEXEC) || (pid = fork()) < 0) {
@@ -159,36 +196,50 @@ static pid_t start(const struct dm_launch *l, const char *qemu, const char *libr
         return -1;
     }
     if (pid == 0)
-        become_qemu(l, qemu, library, words, report[1]);
+        become_qemu(l, p, nets, words, report[1]);
     close(report[1]);
-    if (read(report[0], &reason, sizeof reason) > 0) {
-        waitpid(pid, NULL, 0);
-        snprintf(error, error_bytes, "cannot run %s: %s", qemu, strerror(reason));
-        pid = -1;
-    }
+    n = read(report[0], error, error_bytes - 1);
     close(report[0]);
-    return pid;
+    if (n <= 0)
+        return pid;
+    error[n] = 0;
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    return -1;
 }
 
-pid_t dm_launch(const struct dm_launch *l, char *error, size_t error_bytes)
+static bool find_programs(struct programs *p, char *error, size_t error_bytes)
 {
-    char qemu[PATH_MAX], library[PATH_MAX];
-    struct dm_words words;
-    pid_t pid;
+    const char *given = getenv("METRONOME_QEMU");
 
-    if (!dm_find_qemu(qemu, sizeof qemu)) {
-        const char *given = getenv("METRONOME_QEMU");
+    if (!dm_find_qemu(p->qemu, sizeof p->qemu)) {
         snprintf(error, error_bytes, "no QEMU: %s%s", given ? "METRONOME_QEMU is not a program: " : "install qemu-system-xen",
                  given ? given : "");
-        return -1;
+        return false;
     }
-    if (!dm_find_library(library, sizeof library)) {
+    if (!dm_find_library(p->library, sizeof p->library)) {
         snprintf(error, error_bytes, "no device-model library: build it with 'make dm', or set METRONOME_DM_LIBRARY");
-        return -1;
+        return false;
     }
-    if (!dm_launch_arguments(l, &words, error, error_bytes))
+    return true;
+}
+
+pid_t dm_launch(const struct dm_launch *given, char *error, size_t error_bytes)
+{
+    struct dm_launch l = *given;
+    struct programs p;
+    struct user_nets nets;
+    struct dm_words words;
+    pid_t pid = -1;
+
+    if (!find_programs(&p, error, error_bytes) || !user_nets_prepare(&nets, &l, error, error_bytes))
         return -1;
-    pid = start(l, qemu, library, words.word, error, error_bytes);
-    dm_words_free(&words);
+    if (nets.count && !find_net(p.net, sizeof p.net))
+        snprintf(error, error_bytes, "no metronome-net for the user network: build it with 'make', or set METRONOME_NET");
+    else if (dm_launch_arguments(&l, &words, error, error_bytes)) {
+        pid = start(&l, &p, &nets, words.word, error, error_bytes);
+        dm_words_free(&words);
+    }
+    user_nets_close(&nets);
     return pid;
 }

@@ -33,7 +33,8 @@ struct dm_disk {
 
 struct dm_nic {
     const char *model;  /* QEMU's device: "e1000", "virtio-net-pci", "rtl8139" ...; NULL: e1000 */
-    const char *netdev; /* -netdev without its id: "dgram,local.type=...", "tap,fd=7" (name the fd in `fds`); NULL: no cable */
+    const char *netdev; /* "user[,hostfwd=...,tftp=...]": a metronome-net process, with the words of QEMU's -netdev user; or
+                           another -netdev without its id: "bridge,br=br0", "tap,fd=7" (name the fd in `fds`); NULL: no cable */
     const char *mac;    /* NULL: QEMU's */
 };
 

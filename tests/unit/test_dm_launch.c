@@ -160,12 +160,28 @@ static void a_missing_qemu_is_told(void **state)
     assert_true(dm_find_qemu(error, sizeof error));
 }
 
+/* The network's own complaint reaches the caller, and its QEMU does not stay behind. */
+static void a_network_that_cannot_start_is_told(void **state)
+{
+    struct dm_launch l = machine();
+
+    (void)state;
+    l.nics[l.nic_count++] = (struct dm_nic){.netdev = "user,hostfwd=nonsense"};
+    assert_int_equal(dm_launch(&l, error, sizeof error), -1);
+    assert_string_equal(error, "user network: cannot understand 'hostfwd=nonsense'");
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+    setenv("METRONOME_NET", "/nowhere/net", 1);
+    assert_int_equal(dm_launch(&l, error, sizeof error), -1);
+    assert_non_null(strstr(error, "no metronome-net"));
+    unsetenv("METRONOME_NET");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain_machine),           cmocka_unit_test(drives_find_their_places),
         cmocka_unit_test(boot_order_names_places), cmocka_unit_test(what_cannot_be_is_refused),
-        cmocka_unit_test(a_missing_qemu_is_told),
+        cmocka_unit_test(a_network_that_cannot_start_is_told), cmocka_unit_test(a_missing_qemu_is_told),
     };
 
     return cmocka_run_group_tests(tests, make_file, remove_file);

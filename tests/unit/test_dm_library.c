@@ -296,7 +296,7 @@ static int start_qemu(void **state)
     l.qmp.fd = qmp[1];
     l.serial.fd = serial[1];
     l.disks[l.disk_count++] = (struct dm_disk){.path = disk_path};
-    l.nics[l.nic_count++] = (struct dm_nic){.model = "e1000"};
+    l.nics[l.nic_count++] = (struct dm_nic){.model = "e1000", .netdev = "user,restrict=on"};
     l.boot_menu_wait_ms = 3000;
     l.patience_s = 1;
     l.log_fd = log[1];

@@ -2,7 +2,7 @@
 
 HV_CFLAGS := -std=gnu99 -O2 -g -ffreestanding -fno-pic -fno-pie -mcmodel=kernel -mno-red-zone -mgeneral-regs-only \
 	-fstack-protector-strong -mstack-protector-guard=global -fno-strict-aliasing -fno-common -fno-omit-frame-pointer \
-	-fno-optimize-sibling-calls -fcf-protection=none -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wvla \
+	-fcf-protection=none -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wvla \
 	-Iinclude -Iarch/x86/include -Iarch/x86/hvm
 HV_LDFLAGS := -nostdlib -static -z max-page-size=4096 -z noexecstack --no-warn-rwx-segments --build-id=none
 HV_SRC := $(wildcard arch/x86/*/*.c arch/x86/hvm/*/*.c common/*.c arch/x86/*/*.S arch/x86/hvm/*/*.S)
@@ -28,13 +28,15 @@ $(B)/hv/metronome.lds: $(HV_LDS) arch/x86/boot/layout.h
 # Others add to HV_OBJ after this file: expanded late.
 .SECONDEXPANSION:
 
-# Linked twice: the table of function names is made from the first image and lies behind all it names.
+# Linked twice: the table of function names is made from the first image and lies behind all it names,
+# so that nothing moves; that is checked.
 $(B)/hv/symbols0.S: $(HV_SYMBOLS)
 	@mkdir -p $(@D)
 	$(PYTHON) $(HV_SYMBOLS) </dev/null >$@
 
 $(B)/hv/pass1.elf: $$(HV_OBJ) $(B)/hv/symbols0.o $(B)/hv/metronome.lds
-	$(LD) $(HV_LDFLAGS) -T $(B)/hv/metronome.lds $(HV_OBJ) $(B)/hv/symbols0.o -o $@
+	@echo "$(LD) -o $@"
+	@$(LD) $(HV_LDFLAGS) -T $(B)/hv/metronome.lds $(HV_OBJ) $(B)/hv/symbols0.o -o $@
 
 $(B)/hv/symbols1.S: $(B)/hv/pass1.elf $(HV_SYMBOLS)
 	nm -n $< | $(PYTHON) $(HV_SYMBOLS) >$@
@@ -43,7 +45,9 @@ $(B)/hv/symbols%.o: $(B)/hv/symbols%.S
 	$(CC) -c $< -o $@
 
 $(B)/metronome.elf64: $$(HV_OBJ) $(B)/hv/symbols1.o $(B)/hv/metronome.lds
-	$(LD) $(HV_LDFLAGS) -T $(B)/hv/metronome.lds $(HV_OBJ) $(B)/hv/symbols1.o -o $@
+	@echo "$(LD) -o $@"
+	@$(LD) $(HV_LDFLAGS) -T $(B)/hv/metronome.lds $(HV_OBJ) $(B)/hv/symbols1.o -o $@
+	@nm -n $@ | $(PYTHON) $(HV_SYMBOLS) | cmp - $(B)/hv/symbols1.S || { rm -f $@; exit 1; }
 
 # What loaders take: 32-bit, since QEMU's multiboot loader refuses other ELF files. metronome.elf64 is for gdb and addr2line.
 $(B)/metronome.elf: $(B)/metronome.elf64

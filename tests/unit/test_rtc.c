@@ -86,7 +86,8 @@ static void assert_unix(struct rtc *s, int64_t seconds)
 
 static void test_power_on(void **state)
 {
-    const int64_t last = 253402300799, times[] = {0, 59, 951782400, 951868799, 1709164800, 4107542400, 4107456000, last, 1753700000};
+    const int64_t last = 253402300799;
+    const int64_t times[] = {0, 59, 951782400, 951868799, 1709164800, 4107542400, 4107456000, last, 1753700000};
     struct rtc s;
     for (unsigned i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
         rtc_reset(&s, 12345678, times[i]);
@@ -660,7 +661,7 @@ static unsigned n_days(const struct naive *v)
         year = v->cmos[9] == n_code(v, n) ? n : year;
         century = v->cmos[CENTURY] == n_code(v, n) ? n : century;
     }
-    bool leap = year >= 0 && century >= 0 ? (year ? year % 4 == 0 : century % 4 == 0) : year >= 0 ? year % 4 == 0 : v->cmos[9] % 4 == 0;
+    bool leap = (year < 0 ? v->cmos[9] : year) % 4 == 0 && (year != 0 || century < 0 || century % 4 == 0);
     return days[month] + (month == 2 && leap);
 }
 
@@ -832,19 +833,19 @@ static void test_long_gaps_second_by_second(void **state)
     }
 }
 
-/* Long leaps over dates that do not exist: the same by day-sized steps. */
+/* Long leaps over dates that do not exist: the same in smaller steps. */
 static void test_invalid_dates_over_centuries(void **state)
 {
     for (unsigned program = 0; program < 2000; program++) {
         struct rtc s, steps;
-        uint64_t days = below(program % 8 ? 3000 : 60000);
+        uint64_t days = below(program % 8 ? 3000 : 1000000), widest = 1 + below(1 + days / 10);
         rtc_reset(&s, 0, 0);
         rtc_cmos_set(&s, B, rnd() & (BINARY | H24));
         for (unsigned index = 0; index < 10; index += index < 6 ? 2 : 1)
             rtc_cmos_set(&s, index, rnd());
         rtc_cmos_set(&s, CENTURY, rnd());
         steps = s;
-        for (uint64_t day = 1; day < days; day++)
+        for (uint64_t day = 1; day < days; day += 1 + below(widest))
             rtc_advance(&steps, at(day * 86400 * SECOND));
         rtc_advance(&steps, at(days * 86400 * SECOND));
         rtc_advance(&s, at(days * 86400 * SECOND));

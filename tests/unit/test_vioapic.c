@@ -89,8 +89,10 @@ static void test_registers(void **state)
 {
     struct vioapic s;
     vioapic_reset(&s, 0, 24, 0);
-    for (unsigned index = 0; index < 256; index++)
+    for (unsigned index = 1; index < 256; index++)
         put(&s, 0, index, 0xffffffff);
+    assert_int_equal(get(&s, 0), 0);
+    put(&s, 0, 0, 0xffffffff);
     assert_int_equal(get(&s, 0), 0x0f000000);
     assert_int_equal(get(&s, 1), 23 << 16 | 0x20);
     assert_int_equal(get(&s, 2), 0x0f000000);
@@ -494,7 +496,14 @@ static void test_storm_is_not_a_shared_line(void **state)
 static void test_storm_and_masking(void **state)
 {
     struct vioapic s;
-    uint64_t now = refire(&s, storm(&s), 1, 100);
+    uint64_t now = storm(&s);
+    assert_int_equal(take(&s, now), 0x50);
+    put(&s, now, 0x10 + 22, MASKED | LEVEL | 0x50);
+    vioapic_eoi(&s, now, 0x50); /* masked, it does not fire again: no re-fire */
+    assert_int_equal(s.storms, 0);
+    put(&s, now, 0x10 + 22, LEVEL | 0x50);
+    now = refire(&s, now, 1, 100);
+    assert_int_equal(s.storms, 1);
     put(&s, now, 0x10 + 22, MASKED | LEVEL | 0x50);
     put(&s, now, 0x10 + 22, LEVEL | 0x50);
     assert_int_equal(take(&s, now), -1); /* unmasking does not cut a hold-off short */
@@ -679,6 +688,7 @@ static void same(struct vioapic *s, struct naive *v, uint64_t now)
     if (v->slot.kind)
         assert_memory_equal(&s->out.message, &v->slot, sizeof(v->slot));
     assert_int_equal(s->storms, v->storms);
+    assert_int_equal(s->id, v->id);
     uint64_t deadline = NEVER;
     bool interest[256] = {0};
     for (unsigned pin = 0; pin < v->pins; pin++) {

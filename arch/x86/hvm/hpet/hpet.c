@@ -132,7 +132,7 @@ uint64_t hpet_deadline(const struct hpet *s)
     for (unsigned n = 0; n < HPET_TIMERS && (s->config & ENABLE_CNF); n++) {
         const struct hpet_timer *t = &s->timer[n];
         uint64_t ticks = ticks_to_match(t, s->counter);
-        if (!(t->config & TN_INT_ENB) || (s->out.line[n].level && line_level(s, n)))
+        if (!(t->config & TN_INT_ENB) || s->out.line[n].level)
             continue;
         if (ticks < NEVER - s->last && s->last + ticks < earliest)
             earliest = s->last + ticks;

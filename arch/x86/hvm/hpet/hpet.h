@@ -1,8 +1,8 @@
 /*
  * HPET: 64-bit main counter, 8 comparators.
  *
- * State: struct hpet is the saved state. Time is the master count, and the main counter counts master ticks: `counter` is its value
- * at time `last`, up to which every match has been accounted for.
+ * State: struct hpet is the saved state. Time is the master count, and the main counter counts master ticks: `counter`
+ * is its value at time `last`, up to which every match has been accounted for.
  *
  * Registers (memory, 1 KiB; naturally aligned access of 1, 2, 4 or 8 bytes; a narrow write changes only its bytes):
  *   0x000 capabilities: revision 1, 8 timers, 64-bit counter, legacy replacement, vendor 0x8086, period 69841270 fs
@@ -11,31 +11,40 @@
  *   0x100 + 0x20 n: Tn configuration and capabilities, +8 comparator, +0x10 FSB route (value low, address high)
  *   Everything else is undefined: it reads all ones and ignores writes.
  *
- * Features: every timer is one-shot or periodic, 64 or 32 bits, edge or level, routed to GSI 20-23 or as an FSB message; timers 0 and 1 replace
- * PIT and RTC in legacy mode (the fabric does it: hpet_legacy). Match is on equality, at the tick where the counter
- * reaches the comparator, so a comparator written at or behind the counter fires after the wrap (2^32 ticks in 32-bit mode).
- * Periodic: the comparator moves on by the last value written to it; with Tn_VAL_SET_CNF the write sets the comparator as well.
- * However long the gap, matches are computed in closed form.
+ * Features: every timer is one-shot or periodic, 64 or 32 bits, edge or level, routed to GSI 20-23 or as an FSB
+ * message; timers 0 and 1 replace PIT and RTC in legacy mode (the fabric does it: hpet_legacy). Match is on equality,
+ * at the tick where the counter reaches the comparator, so a comparator written at or behind the counter fires after
+ * the wrap (2^32 ticks in 32-bit mode).
+ * Periodic: the comparator moves on by the last value written to it; with Tn_VAL_SET_CNF the write sets the comparator
+ * as well. However long the gap, matches are computed in closed form.
  *
- * Outputs: out.line[n] is timer n's line. Level mode: it is its status bit (while the timer and the block are enabled). Edge mode: each match is
- * one counted pulse and the level stays 0. FSB: a message in `out.message`, refilled by hpet_advance from the lowest pending timer; at most
- * HPET_TIMERS refills until it stays empty. `matches` counts a timer's matches while its interrupt is enabled, for the tick ledger: with FSB
- * delivery several matches in one gap are one message.
+ * Reading the main counter changes nothing; reading any other register brings the outputs up to date, like hpet_advance.
+ *
+ * Outputs: out.line[n] is timer n's line. Level mode: it is its status bit (while the timer and the block are
+ * enabled). Edge mode: each match is one counted pulse and the level stays 0. FSB: a message in `out.message`,
+ * refilled by hpet_advance from the lowest pending timer; at most HPET_TIMERS refills until it stays empty. `matches`
+ * counts a timer's matches while its interrupt is enabled, for the tick ledger: with FSB delivery several matches in
+ * one gap are one message.
  *
  * Missing: power-saving states.
  *
  * Difference:
  *   - A reserved register reads all ones: test_undefined_access.
- *   - A comparator equal to the counter when written, or when the counter is enabled, does not fire before the wrap: test_match_is_on_arrival.
+ *   - A comparator equal to the counter when written, or when the counter is enabled, does not fire before the wrap:
+ *     test_match_is_on_arrival.
  *   - The main counter ignores writes while it runs (the document forbids them): test_counter_write_only_halted.
- *   - Setting Tn_32MODE_CNF clears the upper half of comparator and period; it stays 0: test_32bit_mode_clears_upper_half.
+ *   - Setting Tn_32MODE_CNF clears the upper half of comparator and period; it stays 0:
+ *     test_32bit_mode_clears_upper_half.
  *   - Status bits of edge-triggered timers read 0; switching a timer to edge clears its bit: test_edge_has_no_status.
- *   - Tn_VAL_SET_CNF clears at the next comparator write, whichever half or byte that writes: test_setval_clears_after_any_write.
- *   - A route that the capabilities do not offer leaves the old one (0 is accepted: not routed): test_route_capability.
+ *   - Tn_VAL_SET_CNF clears at the next comparator write, whichever half or byte that writes:
+ *     test_setval_clears_after_any_write.
+ *   - A route that the capabilities do not offer leaves the old one (0 is accepted: not routed):
+ *     test_route_capability.
  *   - An FSB address outside 0xfeexxxxx sends nothing: test_fsb_address_outside_apic_range.
  *   - A pending FSB message is withdrawn when its timer is disabled: test_fsb_pending_withdrawn.
  *
- * Documentation: IA-PC HPET specification 1.0a, 2.2-2.4 (modes, FSB), 2.3.4-2.3.10 (registers); its 2.3.9.2 for periodic mode.
+ * Documentation: IA-PC HPET specification 1.0a, 2.2-2.4 (modes, FSB), 2.3.4-2.3.10 (registers); its 2.3.9.2 for
+ * periodic mode.
  */
 #ifndef METRONOME_HPET_H
 #define METRONOME_HPET_H

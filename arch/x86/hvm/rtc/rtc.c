@@ -135,9 +135,7 @@ static unsigned month_length(const struct moment *m)
     return length[m->month - 1] + (m->month == 2 && is_leap(m));
 }
 
-/*
- * Counts a field on `n` times. At or beyond its last value the next count makes it its first and carries; returns the carries.
- */
+/* Counts a field on `n` times; returns the carries. At or beyond its last value the next count makes it its first. */
 static uint64_t count_field(unsigned *field, unsigned first, unsigned last, uint64_t n)
 {
     uint64_t span = last - first + 1, to_wrap = *field < last ? (uint64_t)(last - *field) + 1 : 1;
@@ -269,7 +267,7 @@ static uint64_t in_day(struct want h, struct want m, struct want s, unsigned fro
     return hour <= 23 && offset != NEVER ? hour * 3600ull + offset : NEVER;
 }
 
-/* Updates until the next one at which time of day is as wanted and the day stays the same; NEVER if none, *midnight: until 0:00. */
+/* Updates until the next one today at which the time is as wanted, or NEVER; *midnight gets those until 0:00. */
 static uint64_t later_today(const struct moment *t, struct want h, struct want m, struct want s, uint64_t *midnight)
 {
     /* To the start of the next minute, hour and day; fields beyond their last value wrap at their next count. */
@@ -298,13 +296,14 @@ static uint64_t updates_to_alarm(const struct rtc *s)
     struct want hour = {c[HOURS_ALARM] >= WILDCARD, decode_hour(s, c[HOURS_ALARM])};
     uint8_t day_alarm = c[REG_D] & D_DAY_ALARM;
     struct want day = {day_alarm == 0, decode(s, day_alarm)};
-    uint64_t midnight, distance = later_today(&t, hour, minute, second, &midnight), first = in_day(hour, minute, second, 0);
+    uint64_t midnight, distance = later_today(&t, hour, minute, second, &midnight);
+    uint64_t first = in_day(hour, minute, second, 0);
 
     if (distance != NEVER && wants(day, t.day))
         return distance;
     if (first == NEVER)
         return NEVER;
-    /* Any day of the month comes round within two months, after at most two months of dates that do not exist. */
+    /* A date that does not exist ends within 33 days, and then any day of the month comes round within two months. */
     for (unsigned i = 0; i < 128; i++) {
         next_day(&t);
         if (wants(day, t.day))

@@ -1,40 +1,48 @@
 /*
  * RTC: MC146818A with 128 + 128 bytes of CMOS RAM.
  *
- * State: struct rtc is the saved state. Time is the master count; the chip's crystal makes master * 11264 / 4921875 ticks of 1/32768 s,
- * exactly. `last` is the tick up to which the state is accounted for; the divider chain stands at tick + `phase`.
+ * State: struct rtc is the saved state. Time is the master count; the chip's crystal makes master * 11264 / 4921875
+ * ticks of 1/32768 s, exactly. `last` is the tick up to which the state is accounted for; the divider chain stands at
+ * tick + `phase`.
  *
- * Registers (ports 0x70-0x73 are offsets 0-3; wider access inside them is split into bytes, low first, as the ISA bus does):
+ * Registers (ports 0x70-0x73 are offsets 0-3; wider access inside them is split into bytes, low first, as the ISA bus
+ * does):
  *   0x70 index (bits 6:0) and NMI mask (bit 7), write-only: reads 0xff   0x71 data
  *   0x72 index of the second bank (bits 6:0), readable                   0x73 its data
- *   index 0-9 time, alarm and date; 0x0a-0x0d registers A-D; 0x32 century; the rest is RAM, whose contents are firmware/'s.
+ *   index 0-9 time, alarm and date; 0x0a-0x0d registers A-D; 0x32 century; the rest is RAM, whose contents are
+ *     firmware/'s.
  *
- * Features: BCD and binary, 12 and 24 hours, Gregorian calendar with century; periodic interrupt of 2 Hz to 8192 Hz; alarm with wildcards (0xc0-0xff)
- * and day-of-month alarm (register D, bits 5:0, 0 for any); update-ended interrupt; UIP; SET; divider reset. Flags are set whether or not their
- * interrupts are enabled; reading register C clears them. All of it is computed when looked at, in bounded time however long the gap.
+ * Features: BCD and binary, 12 and 24 hours, Gregorian calendar with century; periodic interrupt of 2 Hz to 8192 Hz;
+ * alarm with wildcards (0xc0-0xff) and day-of-month alarm (register D, bits 5:0, 0 for any); update-ended interrupt;
+ * UIP; SET; divider reset. Flags are set whether or not their interrupts are enabled; reading register C clears them.
+ * All of it is computed when looked at, in bounded time however long the gap.
  *
- * Timing: per second the chain runs from 0 to 32767. UIP goes up at 0, the update begins 8 ticks (244 us) later and ends after another 65 (1,984 us): there
- * the time changes, UF and AF are set and UIP goes down. PF is set in the middle of each of its periods, so that UIP follows it by
- * half a period. Releasing the divider reset begins the first update 500 ms later.
+ * Timing: per second the chain runs from 0 to 32767. UIP goes up at 0, the update begins 8 ticks (244 us) later and
+ * ends after another 65 (1,984 us): there the time changes, UF and AF are set and UIP goes down. PF is set in the
+ * middle of each of its periods, so that UIP follows it by half a period. Releasing the divider reset begins the first
+ * update 500 ms later.
  *
- * Outputs: out.line[0] is IRQ 8, high while IRQF. `periodic_due` counts the periods that ended while PIE was set (for the tick ledger: IRQF stays up until
- * register C is read, so the line shows one of them).
+ * Outputs: out.line[0] is IRQ 8, high while IRQF. `periodic_due` counts the periods that ended while PIE was set (for
+ * the tick ledger: IRQF stays up until register C is read, so the line shows one of them).
  *
  * Missing: square wave output (SQWE is stored); daylight saving (DSE is stored and does nothing).
  *
  * Difference:
  *   - DSE has no effect: test_dse_has_no_effect.
  *   - Time registers hold the old second until the update ends, where the chip's are undefined: test_update_cycle.
- *   - The century counts, and the calendar is Gregorian by it; where 0x32 holds no century, every 4th year is leap: test_century.
- *   - A field beyond its last value (also one with a digit above 9) goes to its first with a carry at its next count; a month that does not
- *     exist has 31 days: test_invalid_time.
+ *   - The century counts, and the calendar is Gregorian by it; where 0x32 holds no century, every 4th year is leap:
+ *     test_century.
+ *   - A field beyond its last value (also one with a digit above 9) goes to its first with a carry at its next count;
+ *     a month that does not exist has 31 days: test_invalid_time.
  *   - Divider settings other than 010 and 11x run as 010 does: test_divider_settings.
  *   - Port 0x70 reads 0xff, 0x72 reads its index: test_index_ports.
- *   - VRT is 1 after power-on and stays; firmware may clear it (rtc_cmos_set), reading register D then sets it: test_vrt.
+ *   - VRT is 1 after power-on and stays; firmware may clear it (rtc_cmos_set), reading register D then sets it:
+ *     test_vrt.
  *   - Day alarm in register D as on Intel's chips (ACPI DAY_ALRM = 0x0d), no month alarm: test_day_alarm.
  *
- * Documentation: Motorola MC146818A data sheet (registers A-D, update cycle, divider control, figures of periodic and update timing); Intel I/O
- * Controller Hub 10 data sheet 13.6 (ports 0x70-0x73, RTC_REGD); ACPI 6.4 4.8.2.4 (DAY_ALRM, CENTURY).
+ * Documentation: Motorola MC146818A data sheet (registers A-D, update cycle, divider control, figures of periodic and
+ * update timing); Intel I/O Controller Hub 10 data sheet 13.6 (ports 0x70-0x73, RTC_REGD); ACPI 6.4 4.8.2.4 (DAY_ALRM,
+ * CENTURY).
  */
 #ifndef METRONOME_RTC_H
 #define METRONOME_RTC_H

@@ -8,27 +8,31 @@
  *   0x10 IOWIN     the register the index names; access of 4 bytes
  *   0x40 EOIR      write-only: ends level interrupts of the vector in bits 7:0; write of 1, 2 or 4 bytes
  *   index 0x00 ID (bits 27:24), 0x01 version, 0x02 arbitration ID (reads as the ID), 0x03 boot configuration (reads 1:
- *   messages travel on the front side bus), 0x10 + 2n / 0x11 + 2n low and high half of the redirection entry of pin n.
+ *     messages travel on the front side bus), 0x10 + 2n / 0x11 + 2n low and high half of pin n's entry.
  *   Everything else is undefined: it reads all ones and ignores writes.
  *
- * Features: 24 to 48 pins; fixed, lowest priority, SMI, NMI, INIT, ExtINT; physical and logical destinations; edge and level;
- * remote IRR and delivery status read-only; EOI by broadcast or by EOIR, through a vector-to-pin map (no scan of pins);
- * polarity against the board's wiring; any number of pending deliveries behind the one message slot; storm hold-off.
+ * Features: 24 to 48 pins; fixed, lowest priority, SMI, NMI, INIT, ExtINT; physical and logical destinations; edge and
+ * level; remote IRR and delivery status read-only; EOI by broadcast or by EOIR, through a vector-to-pin map (no scan
+ * of pins); polarity against the board's wiring; any number of pending deliveries behind the one message slot; storm
+ * hold-off.
  *
- * Lines and polarity: a line arrives as a *logical assertion* (true: the source asks for service), already OR-ed over its
- * sources. Whether assertion is electrically high or low is the board's wiring: `active_low_pins`, by default pins 16 and up
- * (PCI INTx and the like) with pins 0-15 (ISA) active high; vioapic_set_wiring() changes it. An entry whose polarity bit
- * agrees with the wiring sees assertions as assertions; one that disagrees sees the line inverted, as on a real board.
- * Call vioapic_set_line() for every change of any source, also where the OR stays the same: such a call tells
- * the storm hold-off that devices are being served.
+ * Lines and polarity: a line arrives as a *logical assertion* (true: the source asks for service), already OR-ed over
+ * its sources. Whether assertion is electrically high or low is the board's wiring: `active_low_pins`, by default pins
+ * 16 and up (PCI INTx, and the HPET on 20-23) with pins 0-15 (ISA) active high; vioapic_set_wiring() changes it. An
+ * entry whose polarity bit agrees with the wiring sees assertions as assertions; one that disagrees sees the line
+ * inverted, as on a real board: a level pin of 16 and up programmed active high interrupts while idle.
+ * Call vioapic_set_line() for every change of any source, also where the OR stays the same: such a call tells the
+ * storm hold-off that devices are being served.
  *
- * Message slot: `out.message` holds one message. Take it (copy it, set kind to BUS_NONE), then call vioapic_advance(), which refills it
- * from the lowest pending pin, at most `pins` times until it stays empty. No call loses a delivery while the slot is full.
+ * Message slot: `out.message` holds one message. Take it (copy it, set kind to BUS_NONE), then call vioapic_advance(),
+ * which refills it from the lowest pending pin, at most `pins` times until it stays empty. No call loses a delivery
+ * while the slot is full.
  *
- * Storm hold-off: a level pin that is still active at its EOI fires again at once. After VIOAPIC_STORM_RUN such re-fires in a row,
- * each ended within VIOAPIC_STORM_QUICK of its delivery, with no source changing in between (a shared line
- * is not a storm), the next re-fire is put off by VIOAPIC_HOLD_MIN, then twice that, up to VIOAPIC_HOLD_MAX; `storms` counts
- * the re-fires put off, pin by pin `hold_shift` shows how far it went. Deassertion ends the run and the hold.
+ * Storm hold-off: a level pin that is still active at its EOI fires again at once. After VIOAPIC_STORM_RUN such
+ * re-fires in a row, each ended within VIOAPIC_STORM_QUICK of its delivery, with no source changing in between (a
+ * shared line is not a storm), the next re-fire is put off by VIOAPIC_HOLD_MIN, then twice that, up to
+ * VIOAPIC_HOLD_MAX; `storms` counts the re-fires put off, pin by pin `hold_shift` shows how far it went. Deassertion
+ * ends the run and the hold.
  *
  * Missing: APIC serial bus arbitration; extended destination IDs.
  *
@@ -36,13 +40,15 @@
  *   - An entry with a reserved delivery mode (3, 6) sends nothing: test_reserved_delivery_modes.
  *   - SMI, NMI, INIT and ExtINT are edge-triggered whatever the trigger bit says (it stays readable), and never set
  *     remote IRR: test_edge_only_delivery_modes.
- *   - An edge that arrives while its pin is masked is lost, as 82093AA 3.2.4 says (some other emulations keep it): test_masked_edge_is_lost.
+ *   - An edge that arrives while its pin is masked is lost, as 82093AA 3.2.4 says (some other emulations keep it):
+ *     test_masked_edge_is_lost.
  *   - Writing an entry makes no edge, even where it flips the polarity: test_entry_write_makes_no_edge.
- *   - A delivery that waits for the slot is withdrawn when its pin is masked or its level goes away: test_pending_withdrawn.
+ *   - A delivery that waits for the slot is withdrawn when its pin is masked or its level goes away:
+ *     test_pending_withdrawn.
  *   - The storm hold-off delays level re-fires, which hardware does not: test_storm_*.
  *
- * Documentation: Intel 82093AA data sheet 3.1, 3.2 (registers), 3.2.4 (redirection table); Intel I/O Controller Hub 10 data sheet
- * 13.5 (IND, DAT, EOIR; version 0x20); ACPI 6.4 5.2.12.5 (polarity and trigger of interrupt overrides).
+ * Documentation: Intel 82093AA data sheet 3.1, 3.2 (registers), 3.2.4 (redirection table); Intel I/O Controller Hub 10
+ * data sheet 13.5 (IND, DAT, EOIR; version 0x20); ACPI 6.4 5.2.12.5 (polarity and trigger of interrupt overrides).
  */
 #ifndef METRONOME_VIOAPIC_H
 #define METRONOME_VIOAPIC_H

@@ -132,30 +132,36 @@ static void stop_device_model(struct guest *g)
     loop_timer(&g->patience, QEMU_PATIENCE_MS, on_impatient, g);
 }
 
+/* The counts are final when the last vCPU has stopped. */
+static void take_stats(struct guest *g)
+{
+    struct metronome_slot_status s;
+
+    hypervisor_slot_status((unsigned)g->slot, &s);
+    g->end.stats = s.stats;
+}
+
 static void on_destroyed(void *owner, int status)
 {
     struct guest *g = owner;
 
     if (status)
         fprintf(stderr, "metronome-daemon: destroying slot %d: error %d\n", g->slot, -status);
-    if (g->phase == PHASE_DESTROYING)
-        stop_device_model(g);
+    if (g->phase != PHASE_DESTROYING)
+        return;
+    take_stats(g);
+    stop_device_model(g);
 }
 
 /* The first reason counts. What had begun is taken back in the opposite order. */
 static void end(struct guest *g, enum event_type type, int status, const char *format, const char *argument)
 {
-    struct metronome_slot_status s;
     bool created = g->phase >= PHASE_CREATING && hypervisor.state == HYPERVISOR_READY;
 
     if (g->phase >= PHASE_DESTROYING)
         return;
     g->end = (struct event){.type = type, .status = (uint32_t)status};
     snprintf(g->end.text, sizeof g->end.text, format, argument);
-    if (g->slot >= 0 && g->phase >= PHASE_CREATING) {
-        hypervisor_slot_status((unsigned)g->slot, &s);
-        g->end.stats = s.stats;
-    }
     g->phase = PHASE_DESTROYING;
     if (created)
         hypervisor_command(METRONOME_CONTROL_DESTROY, (unsigned)g->slot, 0, on_destroyed, g);
@@ -312,10 +318,9 @@ static void follow(struct guest *g)
 
     hypervisor_slot_status((unsigned)g->slot, &s);
     if (s.resets != g->resets) {
+        /* A reset that began in QEMU is not counted here: QEMU has reset itself before the hypervisor knew. */
         g->resets = s.resets;
-        /* After any other reset QEMU has reset itself before the hypervisor knew. */
-        if (s.reason == METRONOME_END_TRIPLE_FAULT)
-            device_model_command(&g->dm, "system_reset");
+        device_model_command(&g->dm, "system_reset");
     }
     if (s.state == METRONOME_SLOT_RUNNING && g->phase == PHASE_STARTING) {
         g->phase = PHASE_RUNNING;

@@ -35,17 +35,17 @@ static int connect_to(const char *path)
 static void become_daemon(const char *program, int tell)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    char number[16];
 
     setsid();
     for (int fd = 0; fd < 3; fd++)
         dup2(null, fd);
     if (chdir("/"))
         _exit(1);
-    fcntl(tell, F_SETFD, 0);
-    snprintf(number, sizeof number, "%d", tell);
-    execl(program, program, number, (char *)NULL);
-    dprintf(tell, "%s: %s", program, strerror(errno));
+    /* What our caller has left open is not for a process that outlives it. */
+    dup2(tell, 3);
+    close_range(4, ~0u, 0);
+    execl(program, program, "3", (char *)NULL);
+    dprintf(3, "%s: %s", program, strerror(errno));
     _exit(1);
 }
 

@@ -246,7 +246,8 @@ static inline enum emu_status machine_rep(void *ctx, struct emu_rep *rep)
     if (m->waits && m->replayed < m->recorded) {
         struct access *known = &m->record[m->replayed++];
 
-        if (known->kind != REP_RUN || known->rep.device != rep->device || known->rep.ram_gpa != rep->ram_gpa)
+        if (known->kind != REP_RUN || known->rep.device != rep->device || known->rep.ram_gpa != rep->ram_gpa ||
+            known->rep.count != rep->count)
             m->errors++;
         rep->done = known->rep.done;
         return EMU_OK;

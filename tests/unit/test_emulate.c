@@ -413,7 +413,7 @@ static bool aim_stack(struct test *t, const struct emu_insn *i)
     uint64_t sp = target(false) - (t->mode->bits == 64 ? 0 : t->m.e.regs.seg[EMU_SS].base);
 
     if (i->base == EMU_RSP) /* already where the operand is, or near it */
-        return i->index == EMU_NO_REGISTER && i->displacement + 256u < 512 && i->address_size == width;
+        return i->index == EMU_NO_REGISTER && (uint64_t)i->displacement + 256 < 512 && i->address_size == width;
     if (i->index == EMU_RSP || (width == 2 && (sp > 0xfff0 || sp < 16)))
         return false;
     set_reg(t, EMU_RSP, width, sp);

@@ -90,8 +90,8 @@ struct emu_ops {
     enum emu_status (*port_read)(void *ctx, uint16_t port, unsigned size, uint64_t *value);
     enum emu_status (*port_write)(void *ctx, uint16_t port, unsigned size, uint64_t value);
     /*
-     * Optional (NULL: accesses go one by one). EMU_UNHANDLED: not this run, go one by one. When a run that waited is made
-     * again its `count` may be larger, since the budget is new: the answer is the recorded `done`.
+     * Optional (NULL: accesses go one by one). EMU_UNHANDLED: not this run, go one by one. After EMU_WAIT the same run is
+     * made again, with the same count as long as the budget is the same.
      */
     enum emu_status (*rep)(void *ctx, struct emu_rep *rep);
     void (*xmm_read)(void *ctx, unsigned reg, uint64_t value[2]);
@@ -157,7 +157,11 @@ enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, u
 /* The linear address of CS:RIP in the present mode. */
 uint64_t emu_linear_rip(const struct emu_regs *r);
 
-/* Reads up to 15 instruction bytes at CS:RIP, stopping before a page that faults or is not RAM; *n gets the count (0 with EMU_EXCEPTION). */
+/*
+ * Reads up to 15 instruction bytes at CS:RIP, stopping before a page that faults or is not RAM; *n gets the count (0 with
+ * EMU_EXCEPTION, or EMU_UNHANDLED if the first page is not RAM). Where emu_decode() then wants more bytes, or 15 are too
+ * few, emu_run() knows which exception that is.
+ */
 enum emu_status emu_fetch(struct emu *e, uint8_t bytes[15], unsigned *n);
 
 /* Decodes `n` bytes in the mode of `r`. True: insn is complete with its length. False: unknown, too long or too few bytes. */

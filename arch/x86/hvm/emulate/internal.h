@@ -12,7 +12,10 @@
             return status_;                   \
     } while (0)
 
-/* Inside only: another vCPU changed the RAM that was about to be updated. The guest runs the instruction again. */
+/*
+ * Inside only: the call ends as EMU_OK with RIP unmoved, and the guest runs the instruction again. Another vCPU changed the
+ * RAM that was about to be updated; or a run of a REP wants a whole budget.
+ */
 #define EMU_AGAIN ((enum emu_status)(EMU_UNHANDLED + 1))
 
 enum { FLAG_CF = 1, FLAG_PF = 4, FLAG_AF = 0x10, FLAG_ZF = 0x40, FLAG_SF = 0x80, FLAG_DF = 0x400, FLAG_OF = 0x800,

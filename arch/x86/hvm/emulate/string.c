@@ -189,9 +189,15 @@ static bool run_sides(struct emu *e, const struct string_op *op, uint64_t from, 
     return from_ram != to_ram;
 }
 
+static uint32_t budget_of(const struct emu *e)
+{
+    return e->budget ? e->budget : 1;
+}
+
 /*
  * Tries to do up to `most` of the `count` iterations that are left in one request; *done stays 0 where they must go one by
- * one. Which way is taken must not depend on the budget: a re-execution after EMU_WAIT starts with a new one.
+ * one. A run that what is left of the budget would cut short waits for the next call and its whole budget: a re-execution
+ * after EMU_WAIT starts with a whole one too, and must make the same request.
  */
 static enum emu_status run(struct emu *e, const struct string_op *op, uint64_t count, uint32_t most, uint32_t *done)
 {
@@ -206,8 +212,11 @@ static enum emu_status run(struct emu *e, const struct string_op *op, uint64_t c
         TRY(run_side(e, EMU_ES, EMU_RDI, EMU_WRITE, &to, &rep.count));
     if (rep.count < 2 || !run_sides(e, op, from, to, &rep))
         return EMU_OK;
-    if (rep.count > most)
+    if (rep.count > most) {
+        if (most < budget_of(e))
+            return EMU_AGAIN;
         rep.count = most;
+    }
     e->accesses++;
     status = e->ops->rep(e->ctx, &rep);
     if (status == EMU_UNHANDLED) {
@@ -231,7 +240,7 @@ static bool compare_ends(const struct emu *e)
 
 static enum emu_status repeat(struct emu *e, const struct string_op *op)
 {
-    uint32_t left = e->budget ? e->budget : 1;
+    uint32_t left = budget_of(e);
     bool may_run = op->may_run && e->ops->rep;
 
     for (;;) {

@@ -92,7 +92,7 @@ static void check_tcp(const char *option, const char *host, const char *port)
     fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(fd, list->ai_addr, list->ai_addrlen) || listen(fd, 1))
-        bad_input("--%s: port %s: %s", option, port, errno == EADDRINUSE ? "is in use already" : strerror(errno));
+        bad_input("--%s: port %s %s", option, port, errno == EADDRINUSE ? "is in use already" : strerror(errno));
     close(fd);
     freeaddrinfo(list);
 }

@@ -309,6 +309,7 @@ int domain_create(struct slot *s, const void *module, const void *initrd)
     if (!error) {
         s->domain = d;
         s->generation++;
+        slot_set_waits(s, true);
         error = make(d);
     }
     if (error)

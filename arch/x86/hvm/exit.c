@@ -174,8 +174,13 @@ enum exit_action exit_emulate(struct vcpu *v)
     return EXIT_RESUME;
 }
 
-enum exit_action exit_string_io(struct vcpu *v)
+/* A run that goes to the device model is one request; with our own devices each iteration takes its time here. */
+#define BUDGET_REQUEST 4096u
+#define BUDGET_OWN 32u
+
+enum exit_action exit_string_io(struct vcpu *v, uint16_t port)
 {
+    v->emu.budget = v->domain->port_owner[port] == OWNER_DM ? BUDGET_REQUEST : BUDGET_OWN;
     return exit_emulate(v);
 }
 
@@ -186,6 +191,7 @@ enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present
         count_exit(v, METRONOME_EXIT_NPF);
         return EXIT_RESUME;
     }
+    v->emu.budget = io_is_ours(v, gpa) ? BUDGET_OWN : BUDGET_REQUEST;
     return exit_emulate(v);
 }
 

@@ -348,7 +348,7 @@ enum exit_action exit_cpuid(struct vcpu *v, unsigned length);
 enum exit_action exit_hlt(struct vcpu *v);
 enum exit_action exit_msr(struct vcpu *v, bool write);
 enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in);
-enum exit_action exit_string_io(struct vcpu *v);
+enum exit_action exit_string_io(struct vcpu *v, uint16_t port);
 enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present);
 enum exit_action exit_vmmcall(struct vcpu *v);
 enum exit_action exit_emulate(struct vcpu *v);        /* the instruction at RIP through the emulator */

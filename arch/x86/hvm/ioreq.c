@@ -242,7 +242,15 @@ static bool port_allowed(void *ctx, uint16_t port, unsigned size)
     return true;
 }
 
+/* An iteration is committed: the next one's accesses are new. */
+static void retire(void *ctx)
+{
+    struct vcpu *v = ctx;
+
+    v->io.logged = v->io.replayed = 0;
+}
+
 const struct emu_ops emulator_ops = {
     .ram_page = ram_page, .device_read = device_read, .device_write = device_write, .port_read = port_read,
-    .port_write = port_write, .rep = rep, .xmm_read = xmm_read, .xmm_write = xmm_write, .port_allowed = port_allowed,
+    .port_write = port_write, .rep = rep, .retire = retire, .xmm_read = xmm_read, .xmm_write = xmm_write, .port_allowed = port_allowed,
 };

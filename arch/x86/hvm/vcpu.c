@@ -193,7 +193,7 @@ struct vcpu *vcpu_create(struct domain *d, unsigned id)
     v->state = VCPU_STOPPED;
     v->emu.ops = &emulator_ops;
     v->emu.ctx = v;
-    v->emu.budget = 1;
+    v->emu.regs.physical_bits = cpu_features.phys_bits;
     v->fpu = alloc_pages(fpu_order());
     deadline_init(&v->deadline, timer_expired);
     if (v->fpu && vendor->vcpu_init(v))

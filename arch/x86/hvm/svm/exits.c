@@ -75,7 +75,7 @@ static enum exit_action on_ioio(struct vcpu *v)
     uint64_t info = c->exitinfo1;
 
     if (info & 4)
-        return exit_string_io(v);
+        return exit_string_io(v, (uint16_t)(info >> 16));
     v->emu.regs.rip = c->exitinfo2;
     return exit_port(v, (uint16_t)(info >> 16), info >> 4 & 7, info & 1);
 }

@@ -9,7 +9,8 @@ void quiet(void)
     cli();
     on_hit = NULL;
     pit_mode(0, 0, 2); /* OUT goes high and stays */
-    delay_us(20);
+    while (!(pit_status(0) & 0x80))
+        pause();
     irq4_set(false);
     pic_init();
     for (unsigned pin = 0; pin < 24; pin++)

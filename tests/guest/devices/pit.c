@@ -15,16 +15,16 @@ static bool out2(void)
     return inb(0x61) & OUT2;
 }
 
-/* TSC ticks until OUT of channel 2 has the level; 0 after 200 ms without. */
+/* TSC ticks from `start` until OUT of channel 2 has the level; 0 after 200 ms without. */
 static uint64_t until_out2(bool level, uint64_t start)
 {
     uint64_t t;
+    bool there;
     do {
+        there = out2() == level;
         t = rdtsc() - start;
-        if (out2() == level)
-            return t ? t : 1;
-    } while (t < us(200000));
-    return 0;
+    } while (!there && t < us(200000));
+    return there ? t : 0;
 }
 
 /* PIT counts in microseconds, rounded. */

@@ -128,11 +128,15 @@ static void snoop_pci_config(struct domain *d, uint16_t port, unsigned size, uin
     spin_unlock(&c->lock);
 }
 
-/* PM1a_CNT without device model: S5 ends the domain (ACPI 4.8.3.2; _S5 says SLP_TYP 0). */
-static void pm_control(struct vcpu *v, uint64_t value)
+/* PM1a_CNT without device model: SCI_EN is always set, and S5 ends the domain (ACPI 4.8.3.2; _S5 says SLP_TYP 0). */
+static void pm_control(struct domain *d, unsigned offset, unsigned size, bool write, uint64_t *value)
 {
-    if (value & 0x2000)
-        domain_end(v->domain, METRONOME_END_POWEROFF, 0, "powered off");
+    uint64_t at = write ? *value << 8 * offset : 0;
+
+    if (at & 0x2000)
+        domain_end(d, METRONOME_END_POWEROFF, 0, "powered off");
+    if (!write)
+        *value = 1ull >> 8 * offset & all_ones(size);
 }
 
 static bool resets(uint16_t port, uint64_t value)
@@ -154,10 +158,6 @@ static enum emu_status watched_write(struct vcpu *v, enum port_owner owner, uint
             domain_request(d, ACTION_RESET);
             return EMU_OK;
         }
-    }
-    if (owner == OWNER_PM_CONTROL && !d->has_dm) {
-        pm_control(v, *value);
-        return EMU_OK;
     }
     return to_device_model(v, port, size, true, value);
 }
@@ -185,6 +185,11 @@ enum emu_status io_port(struct vcpu *v, uint16_t port, unsigned size, bool write
     }
     if (owner == OWNER_DEBUG_EXIT && write) {
         domain_end(d, METRONOME_END_EXIT, (uint32_t)*value, "debug exit %u", (unsigned)*value);
+        return EMU_OK;
+    }
+    if (owner == OWNER_PM_CONTROL && !d->has_dm) {
+        count_exit(v, METRONOME_EXIT_PORT);
+        pm_control(d, port - d->chipset.pm_base - 4u, size, write, value);
         return EMU_OK;
     }
     return owner != OWNER_DM && write ? watched_write(v, owner, port, size, value)

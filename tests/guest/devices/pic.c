@@ -13,6 +13,14 @@ static void begin(uint16_t mask)
     pic_mask(mask);
 }
 
+/* The PIT's OUT goes high; reading it makes sure that it has. */
+static void irq0_raise(void)
+{
+    pit_mode(0, 0, 100);
+    while (!(pit_status(0) & 0x80))
+        pause();
+}
+
 static void test_registers(void)
 {
     quiet();
@@ -59,8 +67,7 @@ static void test_level(void)
 static void test_priority(void)
 {
     begin((uint16_t)~(1 << 4 | 1 << 0));
-    pit_mode(0, 0, 100);
-    delay_us(300);
+    irq0_raise();
     irq4_set(true);
     equal("pic: both requests show in IRR", pic_irr() & 0x11, 0x11);
     open_interrupts();
@@ -70,8 +77,7 @@ static void test_priority(void)
     irq4_set(false);
     begin((uint16_t)~(1 << 4 | 1 << 0));
     outb(0x20, 0xc0 | 0); /* rotate: IRQ 0 is lowest */
-    pit_mode(0, 0, 100);
-    delay_us(300);
+    irq0_raise();
     irq4_set(true);
     open_interrupts();
     open_interrupts();
@@ -92,8 +98,7 @@ static void test_in_service(void)
     irq4_set(true);
     open_interrupts();
     equal("pic: the same IRQ waits for EOI", hits[V(4)], 1);
-    pit_mode(0, 0, 100);
-    delay_us(300);
+    irq0_raise();
     open_interrupts();
     equal("pic: a higher one nests", hits[V(0)], 1);
     outb(0x20, 0x20); /* unspecific */
@@ -107,8 +112,7 @@ static void test_special_mask(void)
 {
     begin((uint16_t)~(1 << 0 | 1 << 4));
     count_vector(V(0), EOI_NONE);
-    pit_mode(0, 0, 100);
-    delay_us(300);
+    irq0_raise();
     open_interrupts();
     irq4_set(true);
     open_interrupts();

@@ -12,8 +12,8 @@
  *                - the power button and the RTC alarm are edges: a level that stays does not set its bit again
  *                  [test_inputs_are_edges].
  *                - offsets 4-7 (PM1a control and its neighbour) are not here: undefined [test_undefined_accesses].
- * Documentation  ACPI 6.4, 4.8.3.1 (PM1 event grouping), 4.8.3.3 (PM timer), 4.7.2.1; Intel 82371AB PIIX4 datasheet
- *                (290562-001), 7.2.1-7.2.4.
+ * Documentation  ACPI 6.4, 4.8.2.1 (power management timer), 4.8.3.1 (PM1 event grouping), 4.8.3.3 (PM timer register); Intel
+ *                82371AB PIIX4 datasheet (290562-001), registers PMSTS, PMEN, PMTMR.
  *
  * Offsets from the PM base: 0 PM1a_STS (2 bytes, W1C), 2 PM1a_EN (2 bytes), 8 PM_TMR (4 bytes, read-only). An access of 1, 2 or 4
  * bytes inside 0-3 or inside 8-11 is the sum of its bytes; any other is undefined.

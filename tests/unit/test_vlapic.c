@@ -407,6 +407,7 @@ static void lint0_level_is_redelivered(void **state)
     vlapic_post(&s, 0, 0x99, true);
     vlapic_ack(&s, 0);
     wr(&s, 0, EOI, 0); /* another vector's EOI is not its own */
+    assert_int_equal(vlapic_highest_irr(&s), -1);
     assert_int_equal(rd(&s, 0, LINT0), 0xc041);
     wr(&s, 0, EOI, 0);
     assert_int_equal(vlapic_ack(&s, 0), 0x41); /* still asserted */
@@ -441,10 +442,12 @@ static void globally_disabled_pins(void **state)
     for (int i = 0; i < 3; i++) {
         vlapic_set_line(&s, 0, 1, true);
         vlapic_set_line(&s, 0, 1, false);
-        vlapic_set_line(&s, 0, 0, true);
-        vlapic_set_line(&s, 0, 0, false);
     }
+    vlapic_set_line(&s, 0, 0, true);
     assert_int_equal(s.out.nmi, 3);
+    vlapic_set_line(&s, 0, 3, true); /* there are two pins: only the low bit counts */
+    assert_int_equal(s.out.nmi, 4);
+    assert_int_equal(s.lines, 3);
     assert_false(vlapic_post(&s, 0, 0x40, false));
     assert_int_equal(vlapic_pending(&s), -1);
     assert_sane(&s);

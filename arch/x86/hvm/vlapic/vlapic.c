@@ -171,10 +171,12 @@ static void lvt_edge(struct vlapic *s, uint32_t lvt)
 
 void vlapic_set_line(struct vlapic *s, uint64_t now, unsigned line, bool level)
 {
-    uint32_t bit = 1u << (line & 1), lvt = s->lvt[LVT_LINT0 + (line & 1)];
+    uint32_t bit, lvt;
     bool was;
     (void)now;
     line &= 1;
+    bit = 1u << line;
+    lvt = s->lvt[LVT_LINT0 + line];
     was = lint_asserted(s, line);
     s->lines = level ? s->lines | bit : s->lines & ~bit;
     if (!(s->apic_base & APIC_BASE_EN)) { /* the pins are plain INTR and NMI (SDM 11.4.3) */

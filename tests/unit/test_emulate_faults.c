@@ -609,6 +609,69 @@ static void rep_faults(void **state)
     conclude("REP faults and wraps");
 }
 
+static struct emu_rep first_run;
+
+static enum emu_status noting_rep(void *ctx, struct emu_rep *rep)
+{
+    if (!first_run.count)
+        first_run = *rep;
+    rep->done = rep->count;
+    return EMU_OK;
+}
+
+/* What one request may carry: to the page's edge on both sides, within the segment, with the rights of a write. */
+static void runs(void **state)
+{
+    static const struct {
+        const char *name, *code;
+        uint64_t rsi, rdi, rcx, count; /* count of the first run; 0: none */
+        uint32_t es_limit;
+        bool backwards, read_only;
+        unsigned vector;
+    } rows[] = {
+        { "STOSD to the edge", "f3ab", 0, 0x21f00, 1000, 64, ~0u, false, false, PF },
+        { "STOSD, RCX is less", "f3ab", 0, 0x21f00, 20, 20, ~0u, false, false, OK },
+        { "STOSD backwards", "f3ab", 0, 0x21028, 1000, 11, ~0u, true, false, PF },
+        { "STOSD backwards, not aligned", "f3ab", 0, 0x2102a, 1000, 11, ~0u, true, false, PF },
+        { "MOVSB, device to RAM, source ends first", "f3a4", 0x21ff0, 0x22008, 500, 16, ~0u, false, false, OK },
+        { "MOVSB, RAM to device, destination ends first", "f3a4", 0x22008, 0x21ff0, 16, 16, ~0u, false, false, OK },
+        { "MOVSB, RAM to RAM", "f3a4", 0x22008, 0x20ff0, 8, 0, ~0u, false, false, OK },
+        { "INSD into RAM", "f36d", 0, 0x22100, 10, 10, ~0u, false, false, OK },
+        { "INSD into a device", "f36d", 0, 0x21100, 10, 0, ~0u, false, false, OK },
+        { "INSD into read-only RAM", "f36d", 0, 0x22100, 10, 0, ~0u, false, true, PF },
+        { "OUTSD from RAM", "f36f", 0x22100, 0, 10, 10, ~0u, false, false, OK },
+        { "OUTSD from read-only RAM", "f36f", 0x22100, 0, 10, 10, ~0u, false, true, OK },
+        { "STOSD up to the limit, one by one before it", "f3ab", 0, 0x21100, 100, 0, 0x2110f, false, false, GP },
+        { "one element crosses the page", "f3ab", 0, 0x21ffe, 1, 0, ~0u, false, false, PF },
+    };
+
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        unsigned vector;
+
+        mode(PROTECTED_32);
+        m.ops.rep = noting_rep;
+        m.tables[2][0x23] = m.tables[2][0x24] = 0;
+        if (rows[i].vector == PF && !rows[i].read_only)
+            m.tables[2][0x20] = m.tables[2][0x22] = 0;
+        if (rows[i].read_only)
+            m.tables[2][0x22] &= ~2ull;
+        m.e.regs.cr0 |= 0x10000;
+        m.e.regs.seg[EMU_ES].limit = rows[i].es_limit;
+        m.e.regs.rflags |= rows[i].backwards ? 0x400 : 0;
+        m.e.regs.gpr[EMU_RSI] = rows[i].rsi;
+        m.e.regs.gpr[EMU_RDI] = rows[i].rdi;
+        m.e.regs.gpr[EMU_RCX] = rows[i].rcx;
+        memset(&first_run, 0, sizeof first_run);
+        code(rows[i].code);
+        vector = run();
+        expect(vector == rows[i].vector, rows[i].name, vector, rows[i].vector);
+        expect(first_run.count == rows[i].count, rows[i].name, first_run.count, rows[i].count);
+        if (vector == GP)
+            expect(m.e.regs.gpr[EMU_RCX] == 96 && m.e.regs.gpr[EMU_RDI] == 0x21110, rows[i].name, m.e.regs.gpr[EMU_RCX], 96);
+    }
+    conclude("REP runs");
+}
+
 /* RF goes with the instruction; a POP to memory that faults leaves RSP alone (run() looks). */
 static void small_things(void **state)
 {
@@ -675,7 +738,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(segments), cmocka_unit_test(canonical_addresses), cmocka_unit_test(fetch), cmocka_unit_test(edges),
         cmocka_unit_test(crossing_faults), cmocka_unit_test(rules_of_the_manual), cmocka_unit_test(corrected), cmocka_unit_test(budgets),
-        cmocka_unit_test(rep_faults), cmocka_unit_test(small_things), cmocka_unit_test(random_bytes),
+        cmocka_unit_test(rep_faults), cmocka_unit_test(runs), cmocka_unit_test(small_things), cmocka_unit_test(random_bytes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,15 +22,16 @@ static void set_pin(struct domain *d, uint64_t now, unsigned gsi, bool level)
         vioapic_set_line(&d->chipset.vioapic, now, pin_of(gsi), level);
 }
 
-/* Wired-OR: a pin is high while any source asserts it. */
+/* Wired-OR: a pin is high while any source asserts it. A source that comes or goes under another's level is told too: the
+ * I/O APIC's storm hold-off tells a shared line from a storm by it. */
 static void drive(struct domain *d, uint64_t now, unsigned gsi, unsigned source, bool level)
 {
     uint32_t *sources = &d->chipset.gsi_sources[gsi];
     uint32_t before = *sources;
 
     *sources = level ? before | 1u << source : before & ~(1u << source);
-    if (!before != !*sources)
-        set_pin(d, now, gsi, level);
+    if (before != *sources)
+        set_pin(d, now, gsi, *sources != 0);
 }
 
 /* Carries a model's line to a pin. Of several edges since the last look one can still reach the pin. */

@@ -33,4 +33,4 @@ $(B)/packages/%: tools/fetch-package
 run:
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory all images
-	$(B)/metronome run --disk $(B)/images/linux.img
+	$(B)/metronome run --disk $(B)/images/linux.img,raw,sda

@@ -286,11 +286,11 @@ static void create(struct guest *g)
 /* Why a guest ended by itself, and what that is to its user. */
 static const struct {
     int status;
-    const char *text; /* %s: the hypervisor's message */
+    const char *text; /* %s: ": " and the hypervisor's message; no more than this is said where there is none */
 } reasons[] = {
     [METRONOME_END_NONE] = {EXIT_INTERNAL, "the guest ended without a reason%s"},
-    [METRONOME_END_POWEROFF] = {EXIT_ENDED, "the guest switched itself off%s"},
-    [METRONOME_END_REBOOT] = {EXIT_ENDED, "the guest restarted, which it cannot without a device model%s"},
+    [METRONOME_END_POWEROFF] = {EXIT_ENDED, "the guest switched itself off"},
+    [METRONOME_END_REBOOT] = {EXIT_ENDED, "the guest restarted, which it cannot without a device model"},
     [METRONOME_END_TRIPLE_FAULT] = {EXIT_CRASH, "the guest crashed: triple fault%s"},
     [METRONOME_END_CRASH] = {EXIT_CRASH, "the guest crashed%s"},
     [METRONOME_END_DM] = {EXIT_INTERNAL, "the device model broke the protocol%s"},

@@ -28,8 +28,8 @@ struct session {
     struct run *run;
     int serial, monitor, messages, daemon, signals;
     bool in_monitor, monitor_shown, stdin_open, stopping;
-    bool heard; /* of the daemon */
     bool ended;
+    bool mid_line; /* the guest's last output was not the end of a line */
     struct event end;
     int status; /* why we stopped it ourselves: -1: we did not */
     char why[200];
@@ -68,6 +68,7 @@ static void show(struct session *s, int *from, bool is_serial)
         return;
     }
     progress_done("running");
+    s->mid_line = bytes[n - 1] != '\n';
     if (!terminal_write(bytes, (size_t)n))
         stop(s, EXIT_INTERNAL, "standard output is gone");
     if (is_serial && expect_feed(bytes, (size_t)n))
@@ -77,7 +78,8 @@ static void show(struct session *s, int *from, bool is_serial)
 static void show_message(struct session *s)
 {
     s->message[s->message_bytes] = 0;
-    if (s->message_bytes) {
+    /* That the daemon has ended QEMU is no news. */
+    if (s->message_bytes && !strstr(s->message, "terminating on signal")) {
         progress_done(NULL);
         fprintf(stderr, "metronome: device model: %s\n", s->message);
     }
@@ -176,7 +178,6 @@ static void take_event(struct session *s)
         daemon_lost(s);
         return;
     }
-    s->heard = true;
     e.text[sizeof e.text - 1] = 0;
     if (e.type == EVENT_PROGRESS)
         progress_step(e.text);
@@ -372,6 +373,8 @@ int session_run(struct run *r)
     drain(&s);
     progress_done(NULL);
     terminal_leave();
+    if (s.mid_line && isatty(STDOUT_FILENO))
+        terminal_write("\n", 1);
     wait_for_daemon(&s);
     return conclude(&s);
 }

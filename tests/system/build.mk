@@ -1,0 +1,20 @@
+# The commands that test. Every unit test and every executable tests/system/test_* takes part; tests/run says how.
+#   make check  the inner loop: unit tests and the short system tests
+#   make test   installs what is missing, builds, passes everything, of the long figures a sample
+#   make long   the figures in full length
+
+SYSTEM_TESTS := $(wildcard tests/system/test_*)
+TEST_BUILD := all guests images $(UNIT_TESTS)
+
+.PHONY: test-programs
+test-programs: $(TEST_BUILD)
+
+RUN_TESTS = @tests/run --build "$(MAKE) --no-print-directory -j2 test-programs" $(UNIT_TESTS) $(SYSTEM_TESTS) --length
+
+check:
+	$(RUN_TESTS) check
+
+# The packages are installed before make reads which of them it needs.
+test long:
+	@$(MAKE) --no-print-directory deps
+	$(RUN_TESTS) $@

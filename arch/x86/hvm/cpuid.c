@@ -62,19 +62,21 @@ uint64_t xcr0_allowed(void)
     return cpu_features.xsave ? 3 | (cpuid(0xd, 0).eax & 0x204) : 0;
 }
 
-/* Size of the XSAVE area for the components in `xcr0` (SDM 1 13.4). */
-static uint32_t xsave_size(uint64_t xcr0)
+/* Size of the XSAVE area for the components in `xcr0`, in the standard or the compacted format (SDM 1 13.4). */
+static uint32_t xsave_size(uint64_t xcr0, bool compacted)
 {
-    uint32_t size = 576;
+    uint32_t size = 576; /* legacy region and header */
 
     for (unsigned i = 2; i < 32; i++) {
         struct cpuid_result r;
+        uint32_t offset;
 
         if (!(xcr0 >> i & 1))
             continue;
         r = cpuid(0xd, i);
-        if (r.ebx + r.eax > size)
-            size = r.ebx + r.eax;
+        offset = !compacted ? r.ebx : r.ecx & BIT(1) ? (size + 63) & ~63u : size;
+        if (offset + r.eax > size)
+            size = offset + r.eax;
     }
     return size;
 }
@@ -145,10 +147,10 @@ static void describe(struct vcpu *v, uint32_t leaf, uint32_t subleaf, struct cpu
         break;
     case 0xd:
         if (subleaf == 0) {
-            r->ebx = xsave_size(v->xcr0);
-            r->ecx = xsave_size(xcr0_allowed());
+            r->ebx = xsave_size(v->xcr0, false);
+            r->ecx = xsave_size(xcr0_allowed(), false);
         } else if (subleaf == 1) {
-            r->ebx = xsave_size(v->xcr0);
+            r->ebx = xsave_size(v->xcr0, true);
         }
         break;
     case 0x80000000:

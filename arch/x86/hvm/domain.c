@@ -124,6 +124,16 @@ static void *loader_at(void *ctx, uint64_t gpa, uint64_t size)
     return gpa < d->header.ram_low && size <= d->header.ram_low - gpa ? domain_arena(d, gpa, size) : NULL;
 }
 
+/* Firmware leaves the boot CPU's APIC in virtual wire mode: on, the PIC's INT at LINT0, NMI at LINT1 (MP specification 3.6.2.2). */
+static void virtual_wire(struct vcpu *v)
+{
+    uint64_t now = vtime_tsc(&v->domain->time);
+
+    vlapic_write(&v->vlapic, now, 0x0f0, 4, 0x1ff);
+    vlapic_write(&v->vlapic, now, 0x350, 4, 0x700);
+    vlapic_write(&v->vlapic, now, 0x360, 4, 0x400);
+}
+
 /* Loads the module into RAM and points vCPU 0 at it. Returns NULL, or what is wrong with the image. */
 static const char *load_module(struct domain *d)
 {
@@ -140,6 +150,7 @@ static const char *load_module(struct domain *d)
 
     if (error)
         return error;
+    virtual_wire(d->vcpu[0]);
     vendor->vcpu_start_flat(d->vcpu[0], &entry);
     gpr[EMU_RAX] = entry.eax;
     gpr[EMU_RBX] = entry.ebx;

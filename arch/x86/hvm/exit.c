@@ -3,29 +3,36 @@
  */
 #include "hvm.h"
 
-bool exit_skip(struct vcpu *v, unsigned length)
+static void inject_emulated(struct vcpu *v)
 {
-    struct emu_regs *r = &v->emu.regs;
+    const struct emu_exception *x = &v->emu.exception;
 
-    if (!length) {
-        uint8_t bytes[15];
-        unsigned n;
+    if (x->vector == 14)
+        vendor->set_cr2(v, x->cr2);
+    inject_exception(v, x->vector, x->has_error_code, x->error_code);
+}
 
-        vendor->load_regs(v);
-        if (emu_fetch(&v->emu, bytes, &n) != EMU_OK) {
-            inject_exception(v, v->emu.exception.vector, v->emu.exception.has_error_code, v->emu.exception.error_code);
-            return false;
-        }
-        if (!emu_decode(r, bytes, n, &v->emu.insn)) {
-            inject_exception(v, 6, false, 0); /* changed under us since the exit */
-            return false;
-        }
-        length = v->emu.insn.length;
-    }
-    r->rip += length;
-    if (!(r->efer & EFER_LMA) || !(r->seg[EMU_CS].attributes & 0x200))
-        r->rip &= 0xffffffff;
-    return true;
+static void crash_unhandled(struct vcpu *v)
+{
+    uint8_t b[15] = {0};
+    unsigned n = 0;
+
+    (void)emu_fetch(&v->emu, b, &n);
+    exit_crash(v, "cannot emulate %02x %02x %02x %02x %02x %02x %02x %02x (%u bytes read)", b[0], b[1], b[2], b[3], b[4], b[5],
+               b[6], b[7], n);
+}
+
+bool exit_skip(struct vcpu *v)
+{
+    enum emu_status status;
+
+    vendor->load_regs(v);
+    status = emu_skip(&v->emu);
+    if (status == EMU_EXCEPTION)
+        inject_emulated(v);
+    else if (status == EMU_UNHANDLED)
+        crash_unhandled(v);
+    return status == EMU_OK;
 }
 
 void exit_crash(struct vcpu *v, const char *format, ...)
@@ -39,13 +46,13 @@ void exit_crash(struct vcpu *v, const char *format, ...)
     domain_end(v->domain, METRONOME_END_CRASH, 0, "vCPU %u at %#llx: %s", v->id, (unsigned long long)v->emu.regs.rip, text);
 }
 
-enum exit_action exit_cpuid(struct vcpu *v, unsigned length)
+enum exit_action exit_cpuid(struct vcpu *v)
 {
     uint64_t *gpr = v->emu.regs.gpr;
     struct cpuid_result r;
 
     count_exit(v, METRONOME_EXIT_CPUID);
-    if (!exit_skip(v, length))
+    if (!exit_skip(v))
         return EXIT_RESUME;
     r = cpuid_policy(v, (uint32_t)gpr[EMU_RAX], (uint32_t)gpr[EMU_RCX]);
     gpr[EMU_RAX] = r.eax;
@@ -58,7 +65,7 @@ enum exit_action exit_cpuid(struct vcpu *v, unsigned length)
 enum exit_action exit_hlt(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_HLT);
-    if (!exit_skip(v, 0))
+    if (!exit_skip(v))
         return EXIT_RESUME;
     vcpu_drain(v);
     if (inject_pending(v))
@@ -81,7 +88,7 @@ enum exit_action exit_msr(struct vcpu *v, bool write)
         inject_exception(v, 13, true, 0);
         return EXIT_RESUME;
     }
-    if (!exit_skip(v, 0))
+    if (!exit_skip(v))
         return EXIT_RESUME;
     if (!write) {
         gpr[EMU_RAX] = (uint32_t)value;
@@ -114,9 +121,9 @@ static uint32_t mode_key(const struct emu_regs *r)
     return cs | (uint32_t)(r->cr0 & CR0_PE) | (r->rflags & RFLAGS_VM ? 2 : 0) | (r->efer & EFER_LMA ? 4 : 0);
 }
 
-/* Decodes at RIP by way of the cache: the bytes are fetched anew each time (translations may change unseen), and only
- * the decoding is saved when they are the same. */
-static enum emu_status decode(struct vcpu *v)
+/* Runs the instruction at RIP by way of the decode cache: the bytes are fetched anew each time (translations may change
+ * unseen), and only the decoding is saved when they are the same. */
+static enum emu_status run(struct vcpu *v)
 {
     struct emu *e = &v->emu;
     uint64_t linear = emu_linear_rip(&e->regs);
@@ -130,47 +137,30 @@ static enum emu_status decode(struct vcpu *v)
         return status;
     if (c->insn.length && c->mode == mode && n >= c->insn.length && !memcmp(bytes, c->insn.bytes, c->insn.length)) {
         e->insn = c->insn;
-        return EMU_OK;
+        return emu_run_decoded(e);
     }
     if (!emu_decode(&e->regs, bytes, n, &e->insn))
-        return EMU_UNHANDLED;
+        return emu_run(e); /* too long, or its end cannot be fetched: it knows the exception */
     c->mode = mode;
     c->insn = e->insn;
-    return EMU_OK;
-}
-
-static void crash_unhandled(struct vcpu *v)
-{
-    uint8_t b[15] = {0};
-    unsigned n = 0;
-
-    (void)emu_fetch(&v->emu, b, &n);
-    exit_crash(v, "cannot emulate %02x %02x %02x %02x %02x %02x %02x %02x (%u bytes read)", b[0], b[1], b[2], b[3], b[4], b[5],
-               b[6], b[7], n);
+    return emu_run_decoded(e);
 }
 
 enum exit_action exit_emulate(struct vcpu *v)
 {
-    struct emu *e = &v->emu;
     enum emu_status status;
 
     vendor->load_regs(v);
     v->io.emulating = true;
     v->io.replayed = 0;
-    status = decode(v);
-    if (status == EMU_OK)
-        status = emu_run_decoded(e);
+    status = run(v);
     if (status == EMU_WAIT)
         return EXIT_LEAVE;
     v->io.logged = v->io.replayed = 0;
-    if (status == EMU_EXCEPTION) {
-        if (e->exception.vector == 14)
-            vendor->set_cr2(v, e->exception.cr2);
-        inject_exception(v, e->exception.vector, e->exception.has_error_code, e->exception.error_code);
-    } else if (status == EMU_UNHANDLED) {
+    if (status == EMU_EXCEPTION)
+        inject_emulated(v);
+    else if (status == EMU_UNHANDLED)
         crash_unhandled(v);
-        return EXIT_LEAVE;
-    }
     return EXIT_RESUME;
 }
 
@@ -198,7 +188,7 @@ enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present
 enum exit_action exit_vmmcall(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_VMMCALL);
-    if (exit_skip(v, 0))
+    if (exit_skip(v))
         v->emu.regs.gpr[EMU_RAX] = (uint64_t)-METRONOME_ENOSYS; /* no hypercalls yet */
     return EXIT_RESUME;
 }

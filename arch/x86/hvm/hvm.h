@@ -344,7 +344,7 @@ void vcpu_unload(struct hvm_pcpu *p);                 /* saves the FPU of the vC
 void vcpu_arm_timer(struct vcpu *v);
 
 /* ---- exit.c: what exits mean, for every vendor ---- */
-enum exit_action exit_cpuid(struct vcpu *v, unsigned length);
+enum exit_action exit_cpuid(struct vcpu *v);
 enum exit_action exit_hlt(struct vcpu *v);
 enum exit_action exit_msr(struct vcpu *v, bool write);
 enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in);
@@ -353,8 +353,8 @@ enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present
 enum exit_action exit_vmmcall(struct vcpu *v);
 enum exit_action exit_emulate(struct vcpu *v);        /* the instruction at RIP through the emulator */
 enum exit_action exit_triple_fault(struct vcpu *v);
-/* Skips the instruction at RIP: by its length, or decoded if that is 0. False: an exception was injected instead. */
-bool exit_skip(struct vcpu *v, unsigned length);
+/* Moves RIP past the instruction there. False: fetching it raised an exception, which was injected. */
+bool exit_skip(struct vcpu *v);
 void exit_crash(struct vcpu *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static inline void count_exit(struct vcpu *v, enum metronome_exit_reason reason)

@@ -188,6 +188,10 @@ void fabric_take_apic_output(struct vcpu *v)
         a->out.nmi = 0;
         v->nmi_pending = 1;
     }
+    if (a->out.init) {
+        a->out.init = 0;
+        vcpu_post_work(v, WORK_INIT);
+    }
     a->out.smi = 0; /* no SMM: counted by the model, dropped here */
     if (v->lapic_generation != a->map_generation)
         fabric_publish_apic(v);

@@ -53,14 +53,9 @@ static enum exit_action on_window(struct vcpu *v)
 static enum exit_action on_pause(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_PAUSE);
-    exit_skip(v, 0);
+    exit_skip(v);
     this_hvm()->resched = true;
     return EXIT_RESUME;
-}
-
-static enum exit_action on_cpuid(struct vcpu *v)
-{
-    return exit_cpuid(v, 0);
 }
 
 static enum exit_action on_msr(struct vcpu *v)
@@ -115,7 +110,7 @@ static bool decode_here(struct vcpu *v)
 {
     uint64_t rip = v->emu.regs.rip;
 
-    if (!exit_skip(v, 0))
+    if (!exit_skip(v))
         return false;
     v->emu.insn.immediate = v->emu.regs.rip;
     v->emu.regs.rip = rip;
@@ -189,7 +184,7 @@ static enum exit_action on_xsetbv(struct vcpu *v)
         inject_exception(v, 13, true, 0);
         return EXIT_RESUME;
     }
-    if (exit_skip(v, 0)) {
+    if (exit_skip(v)) {
         v->xcr0 = value;
         xsetbv(0, value);
     }
@@ -200,7 +195,7 @@ static enum exit_action on_xsetbv(struct vcpu *v)
 static enum exit_action on_cache_flush(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_INSTRUCTION);
-    exit_skip(v, 0);
+    exit_skip(v);
     return EXIT_RESUME;
 }
 
@@ -223,7 +218,7 @@ static enum exit_action (*const handlers[0x90])(struct vcpu *v) = {
     [VMEXIT_CR_WRITE + 4] = on_cr4_write, [VMEXIT_CR_WRITE + 8] = on_cr8_write,
     [VMEXIT_EXCEPTION + 1] = on_exception, [VMEXIT_EXCEPTION + 17] = on_exception, [VMEXIT_EXCEPTION + 18] = on_exception,
     [VMEXIT_INTR] = on_interrupt, [VMEXIT_NMI] = on_nmi, [VMEXIT_SMI] = on_interrupt, [VMEXIT_INIT] = on_interrupt,
-    [VMEXIT_VINTR] = on_window, [VMEXIT_RDPMC] = on_rdpmc, [VMEXIT_CPUID] = on_cpuid, [VMEXIT_IRET] = on_iret,
+    [VMEXIT_VINTR] = on_window, [VMEXIT_RDPMC] = on_rdpmc, [VMEXIT_CPUID] = exit_cpuid, [VMEXIT_IRET] = on_iret,
     [VMEXIT_INVD] = on_cache_flush, [VMEXIT_PAUSE] = on_pause, [VMEXIT_HLT] = exit_hlt, [VMEXIT_INVLPGA] = on_undefined,
     [VMEXIT_IOIO] = on_ioio, [VMEXIT_MSR] = on_msr, [VMEXIT_SHUTDOWN] = exit_triple_fault, [VMEXIT_VMRUN] = on_undefined,
     [VMEXIT_VMMCALL] = exit_vmmcall, [VMEXIT_VMLOAD] = on_undefined, [VMEXIT_VMSAVE] = on_undefined,

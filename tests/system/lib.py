@@ -1,0 +1,330 @@
+"""
+What system tests share: a guest under `metronome run`, as a user starts it, with its serial console, its keys and its
+screen; the same machine under a plain QEMU, as a reference; and the lines that tests/run reads.
+
+    with Guest("--disk", scratch_copy("linux.img")) as guest:
+        guest.expect("guest: ready")
+        guest.type("poweroff\\r")
+        guest.ends(0)
+
+Only modules of Debian's python3-minimal: there is no json and no shutil in it.
+"""
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
+BUILD = os.path.realpath(os.path.join(ROOT, os.environ.get("B", "build")))
+# How many times slower than quiet the machine may be before a wait is given up.
+PATIENCE = float(os.environ.get("METRONOME_TEST_PATIENCE", "4"))
+
+
+class Failure(Exception):
+    pass
+
+
+class Scratch:
+    """A folder of this program's own, which is also the home of the daemon that its guests share."""
+
+    def __init__(self):
+        self.path = tempfile.mkdtemp(prefix="metronome-test.")
+        os.environ["METRONOME_RUNTIME_DIR"] = self.path + "/runtime"
+        self.count = 0
+
+    def name(self, suffix):
+        self.count += 1
+        return "%s/%d%s" % (self.path, self.count, suffix)
+
+    def remove(self):
+        for folder, folders, files in os.walk(self.path, topdown=False):
+            for name in files:
+                os.unlink(folder + "/" + name)
+            for name in folders:
+                os.rmdir(folder + "/" + name)
+        os.rmdir(self.path)
+
+
+scratch = Scratch()
+
+
+def scratch_copy(image):
+    """A copy of build/images/IMAGE, or of a path: QEMU locks what it writes. Holes stay holes."""
+    path = scratch.name(".img")
+    subprocess.run(["cp", "--sparse=always", os.path.join(BUILD, "images", image), path], check=True)
+    return path
+
+
+def scratch_file(content, suffix=""):
+    path = scratch.name(suffix)
+    with open(path, "wb") as f:
+        f.write(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def package(name):
+    """Where a Debian package's files are, unpacked under build/packages."""
+    done = subprocess.run([ROOT + "/tools/fetch-package", name], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    return os.path.join(ROOT, done.stdout.decode().strip())
+
+
+def put_into_disk(image, files):
+    """Puts {name in the guest: content} into the ext2 partition of a copy of linux.img."""
+    offset = 2048 * 512
+    for name, content in files.items():
+        host = scratch_file(content)
+        done = subprocess.run(["/usr/sbin/debugfs", "-w", "-f", "-", "%s?offset=%d" % (image, offset)],
+                              input=b"rm %s\nwrite %s %s\n" % (name.encode(), host.encode(), name.encode()),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode or b"Allocated inode" not in done.stdout:
+            raise Failure("cannot write %s into the image: %s" % (name, done.stdout.decode().strip()))
+
+
+class Picture:
+    """What the screen showed: a PPM file's width, height and three bytes for each dot."""
+
+    def __init__(self, ppm):
+        header = re.match(rb"P6\s+(?:#.*\n)*(\d+)\s+(\d+)\s+255\s", ppm)
+        if not header:
+            raise Failure("a screendump is no PPM file")
+        self.width, self.height = int(header[1]), int(header[2])
+        self.dots = ppm[header.end():]
+
+    def dot(self, x, y):
+        at = 3 * (y * self.width + x)
+        return tuple(self.dots[at:at + 3])
+
+    def differences(self, other):
+        """The number of dots that are not the same, and where the first one is."""
+        if (self.width, self.height) != (other.width, other.height):
+            return self.width * self.height, "%dx%d and %dx%d" % (self.width, self.height, other.width, other.height)
+        if self.dots == other.dots:
+            return 0, ""
+        wrong = [i for i in range(self.width * self.height) if self.dots[3 * i:3 * i + 3] != other.dots[3 * i:3 * i + 3]]
+        return len(wrong), "the first at %d,%d" % (wrong[0] % self.width, wrong[0] // self.width)
+
+    def colours(self):
+        return len({self.dots[i:i + 3] for i in range(0, len(self.dots), 3)})
+
+
+class Qmp:
+    """QEMU's control socket."""
+
+    def __init__(self, path, deadline):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.bytes = b""
+        while True:
+            try:
+                self.socket.connect(path)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise Failure("no QMP socket")
+                time.sleep(0.05)
+        self.line()
+        self.command("qmp_capabilities")
+
+    def line(self):
+        self.socket.settimeout(30 * PATIENCE)
+        while b"\n" not in self.bytes:
+            more = self.socket.recv(65536)
+            if not more:
+                raise Failure("QEMU closed its QMP socket")
+            self.bytes += more
+        line, self.bytes = self.bytes.split(b"\n", 1)
+        return line.decode()
+
+    def command(self, name, arguments=""):
+        """`arguments`: the inside of JSON's braces. Returns the answer's text."""
+        self.socket.sendall(('{"execute": "%s", "arguments": {%s}}\n' % (name, arguments)).encode())
+        while True:
+            answer = self.line()
+            if answer.startswith('{"return"'):
+                return answer
+            if answer.startswith('{"error"'):
+                raise Failure("%s: %s" % (name, answer))
+
+    def monitor(self, line):
+        answer = self.command("human-monitor-command", '"command-line": "%s"' % line)
+        return answer[len('{"return": "'):-len('"}\r')].replace("\\r\\n", "\n")
+
+    def key(self, *names):
+        """Presses keys together, by QEMU's names, and releases them."""
+        keys = ", ".join('{"type": "qcode", "data": "%s"}' % name for name in names)
+        self.command("send-key", '"keys": [%s]' % keys)
+
+    def picture(self):
+        path = scratch.name(".ppm")
+        self.command("screendump", '"filename": "%s"' % path)
+        with open(path, "rb") as f:
+            picture = Picture(f.read())
+        os.unlink(path)
+        return picture
+
+    def text(self):
+        """The lines of the screen in text mode 80x25, from the card's memory."""
+        words = re.findall(r"0x([0-9a-f]{4})\b", self.monitor("xp /2000hx 0xb8000"))
+        cells = "".join(chr(int(w, 16) & 0xff) if 32 <= int(w, 16) & 0xff < 127 else " " for w in words)
+        return "\n".join(cells[i:i + 80].rstrip() for i in range(0, len(cells), 80))
+
+
+class Console:
+    """A program whose standard input and output are a guest's serial console."""
+
+    def __init__(self, command, log, qmp=None, environment=None):
+        self.log = log
+        self.command = command
+        self.output = b""
+        self.seen = 0
+        self.started = time.monotonic()
+        with open(log, "wb") as errors:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                                            env=environment, bufsize=0)
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.qmp_path = qmp
+        self.qmp_socket = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind and issubclass(kind, Failure):
+            self.explain()
+        self.close()
+
+    def explain(self):
+        """The end of what was seen, before the line that says what is wrong."""
+        with open(self.log, "rb") as f:
+            errors = f.read()
+        for what in (self.output[-1500:], errors[-1500:]):
+            for line in what.decode("latin-1").replace("\r", "\n").split("\n"):
+                if line.strip():
+                    print("    " + "".join(c if c.isprintable() else "." for c in line))
+        try:
+            if self.process.poll() is None and self.qmp_path:
+                print("    screen:\n" + "\n".join("      " + line for line in self.qmp.text().split("\n") if line))
+        except (Failure, OSError):
+            pass
+
+    def close(self):
+        """As a user's Ctrl-c would end it, then for certain."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15 * PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            stream.close()
+
+    @property
+    def qmp(self):
+        if not self.qmp_socket:
+            self.qmp_socket = Qmp(self.qmp_path, time.monotonic() + 20 * PATIENCE)
+        return self.qmp_socket
+
+    def read(self, seconds):
+        """Takes what comes within so long; False at the end."""
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            return True
+        more = self.process.stdout.read(65536)
+        self.output += more or b""
+        return more != b""
+
+    def expect(self, pattern, seconds=30):
+        """Waits for a match in what the console said after the last one; times are for a quiet machine."""
+        deadline = time.monotonic() + seconds * PATIENCE
+        wanted = re.compile(pattern.encode() if isinstance(pattern, str) else pattern, re.M)
+        alive = True
+        while True:
+            found = wanted.search(self.output, self.seen)
+            if found:
+                self.seen = found.end()
+                return found
+            if not alive:
+                raise Failure("the guest ended without '%s'" % pattern)
+            if time.monotonic() > deadline:
+                raise Failure("no '%s' within %d s" % (pattern, seconds * PATIENCE))
+            alive = self.read(0.2)
+
+    def until(self, what, condition, seconds=30, every=0.3):
+        """Waits for condition() to be true, and returns what it returned."""
+        deadline = time.monotonic() + seconds * PATIENCE
+        while True:
+            found = condition()
+            if found:
+                return found
+            if self.process.poll() is not None:
+                raise Failure("the guest ended with status %d without %s" % (self.process.returncode, what))
+            if time.monotonic() > deadline:
+                raise Failure("no %s within %d s" % (what, seconds * PATIENCE))
+            self.read(every)
+
+    def expect_screen(self, pattern, seconds=30):
+        """Waits for a match on the screen in text mode."""
+        return self.until("'%s' on the screen" % pattern, lambda: re.search(pattern, self.qmp.text(), re.M), seconds)
+
+    def type(self, text):
+        self.process.stdin.write(text.encode())
+
+    def ends(self, status, seconds=30):
+        """Waits for the program's end, which must have this status."""
+        deadline = time.monotonic() + seconds * PATIENCE
+        while self.read(0.2) or self.process.poll() is None:
+            if time.monotonic() > deadline:
+                raise Failure("no end within %d s" % (seconds * PATIENCE))
+        if self.process.wait() != status:
+            raise Failure("ended with status %d, not %d" % (self.process.returncode, status))
+
+
+class Guest(Console):
+    """`metronome run ARGUMENTS`."""
+
+    def __init__(self, *arguments, seconds=120, **environment):
+        log = scratch.name(".log")
+        qmp = scratch.name(".qmp")
+        command = [BUILD + "/metronome", "run", "--qmp", qmp, "--timeout", str(int(seconds * PATIENCE))]
+        super().__init__(command + list(arguments), log, qmp, dict(os.environ, **environment))
+
+    def errors(self):
+        """What the command itself said, on standard error."""
+        with open(self.log, "rb") as f:
+            return f.read().decode("latin-1")
+
+
+class Reference(Console):
+    """A plain QEMU without hypervisor under the same guest."""
+
+    def __init__(self, *arguments):
+        qmp = scratch.name(".qmp")
+        command = ["qemu-system-x86_64", "-accel", "tcg", "-machine", "pc", "-m", "128", "-nodefaults", "-display", "none",
+                   "-vga", "std", "-serial", "stdio", "-qmp", "unix:%s,server=on,wait=off" % qmp]
+        super().__init__(command + list(arguments), scratch.name(".log"), qmp)
+
+
+def run_tests(tests):
+    """Runs the functions, or those named as arguments; returns the exit status. NAME of test_NAME is printed with dashes."""
+    wanted = sys.argv[1:]
+    failed = 0
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        for test in tests:
+            name = test.__name__.removeprefix("test_").replace("_", "-")
+            if wanted and name not in wanted:
+                continue
+            started = time.monotonic()
+            try:
+                said = test()
+                print("ok %s (%s%.1f s)" % (name, said + ", " if said else "", time.monotonic() - started), flush=True)
+            except (Failure, OSError, subprocess.SubprocessError) as e:
+                print("not ok %s: %s" % (name, e), flush=True)
+                failed = 1
+    finally:
+        scratch.remove()
+    return failed

@@ -123,6 +123,7 @@ static struct cpuid_result hypervisor_leaf(uint32_t leaf)
     return r;
 }
 
+/* XCR0 is the guest's own while its vCPU is handled (and TCG has no XSETBV exit to keep a copy by). */
 static void describe(struct vcpu *v, uint32_t leaf, uint32_t subleaf, struct cpuid_result *r)
 {
     switch (leaf) {
@@ -146,11 +147,13 @@ static void describe(struct vcpu *v, uint32_t leaf, uint32_t subleaf, struct cpu
         describe_topology(v, subleaf, r);
         break;
     case 0xd:
+        if (!cpu_features.xsave)
+            break;
         if (subleaf == 0) {
-            r->ebx = xsave_size(v->xcr0, false);
+            r->ebx = xsave_size(xgetbv(0), false);
             r->ecx = xsave_size(xcr0_allowed(), false);
         } else if (subleaf == 1) {
-            r->ebx = xsave_size(v->xcr0, true);
+            r->ebx = xsave_size(xgetbv(0), true);
         }
         break;
     case 0x80000000:

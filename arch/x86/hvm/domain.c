@@ -82,13 +82,33 @@ static bool map_memory(struct domain *d)
            (!d->has_dm || map_arena(d, GIB4 - h->firmware_bytes, h->firmware, h->firmware_bytes, false));
 }
 
+/* Makes every vCPU leave the guest, and flush on its way back in; frees tables that none can be walking any more. */
+static void translations_changed(struct domain *d)
+{
+    bool all = true;
+
+    for (unsigned i = 0; i < d->vcpus; i++) {
+        struct vcpu *v = d->vcpu[i];
+
+        if (__atomic_load_n(&v->state, __ATOMIC_SEQ_CST) != VCPU_IN_GUEST)
+            continue;
+        all = all && __atomic_load_n(&v->p2m_generation, __ATOMIC_SEQ_CST) == d->p2m.generation;
+        vcpu_post_work(v, WORK_LOOK);
+    }
+    if (all)
+        p2m_reclaim(&d->p2m);
+}
+
 bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable)
 {
-    return valid_range(d, offset, size) && map_arena(d, gpa, offset, size, writable);
+    bool ok = valid_range(d, offset, size) && map_arena(d, gpa, offset, size, writable);
+
+    translations_changed(d);
+    return ok;
 }
 
 /* What lies at gpa when no alias covers it: RAM, or nothing. */
-bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size)
+static bool unmap(struct domain *d, uint64_t gpa, uint64_t size)
 {
     const struct metronome_domain_header *h = &d->header;
 
@@ -103,6 +123,24 @@ bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size)
             return false;
     }
     return true;
+}
+
+bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size)
+{
+    bool ok = unmap(d, gpa, size);
+
+    translations_changed(d);
+    return ok;
+}
+
+void domain_take_dirty(struct domain *d, uint64_t gpa, uint64_t pages, uint64_t *bitmap)
+{
+    memset(bitmap, 0, (pages + 63) / 64 * 8);
+    for (uint64_t i = 0; i < pages; i++)
+        if (p2m_test_and_clear_dirty(&d->p2m, gpa + (i << PAGE_SHIFT)))
+            bitmap[i / 64] |= 1ull << (i % 64);
+    d->p2m.generation++; /* a cached translation would not set D again */
+    translations_changed(d);
 }
 
 /* Every reset copies the firmware's end below 1 MiB afresh: what the guest has made of its copy is gone. */
@@ -263,7 +301,7 @@ void domain_destroy(struct domain *d)
 
 static int build(struct domain *d)
 {
-    if (!p2m_init(&d->p2m) || !map_memory(d))
+    if (!p2m_init(&d->p2m, d->header.extra >> PAGE_SHIFT) || !map_memory(d))
         return -METRONOME_ENOMEM;
     if (!d->has_dm && !(d->test_page = alloc_pages(0)))
         return -METRONOME_ENOMEM;

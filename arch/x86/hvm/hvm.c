@@ -16,7 +16,7 @@ void hvm_kick(unsigned cpu)
 
 void hvm_attention(unsigned cpu, uint32_t what)
 {
-    if (__atomic_fetch_or(&hvm_pcpus[cpu]->attention, what, __ATOMIC_SEQ_CST) != what)
+    if (what & ~__atomic_fetch_or(&hvm_pcpus[cpu]->attention, what, __ATOMIC_SEQ_CST))
         hvm_kick(cpu);
 }
 
@@ -64,6 +64,8 @@ static void start(struct vcpu *v)
 {
     v->timer_due = false;
     sched_wake(v);
+    if (v->io.waiting) /* paused while it waited */
+        sched_block(v, VCPU_WAIT_IOREQ);
     vcpu_arm_timer(v);
     if (v->id == 0)
         chipset_rearm(v->domain);
@@ -152,24 +154,28 @@ static bool has_work(const struct hvm_pcpu *p)
     return p->runnable || p->timer_fired || p->attention || __atomic_load_n(&p->wake, __ATOMIC_SEQ_CST);
 }
 
-static void tell_waits(struct hvm_pcpu *p, bool waits)
+static void tell_waits(struct hvm_pcpu *p, uint64_t vcpus, bool waits)
 {
-    for (uint64_t m = p->io_waiting; m; m &= m - 1)
-        slot_set_waits(p->local[__builtin_ctzll(m)]->domain->slot, waits);
+    for (; vcpus; vcpus &= vcpus - 1) {
+        const struct vcpu *v = p->local[__builtin_ctzll(vcpus)];
+
+        if (v)
+            slot_set_waits(v->domain->slot, waits);
+    }
 }
 
 /* Answers mostly come within microseconds: looked for a while before the CPU halts and the device model must ring. */
 static void poll_a_while(struct hvm_pcpu *p)
 {
+    uint64_t waiting = p->io_waiting;
     uint64_t end = rdtsc() + tsc_hz / 1000000 * POLL_US;
 
-    tell_waits(p, false);
+    tell_waits(p, waiting, false);
     while (!has_work(p) && rdtsc() < end) {
         poll_requests(p);
-        pause();
         sti_nop_cli();
     }
-    tell_waits(p, true);
+    tell_waits(p, waiting, true);
     poll_requests(p);
 }
 

@@ -401,6 +401,8 @@ void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t cod
 void domain_start(struct domain *d);
 bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable);
 bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size);
+/* Sets a bit for each page written since the last call. */
+void domain_take_dirty(struct domain *d, uint64_t gpa, uint64_t pages, uint64_t *bitmap);
 void *domain_ram(const struct domain *d, uint64_t gpa, bool write); /* host pointer to a guest page, or NULL */
 void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
 void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);

@@ -90,11 +90,7 @@ static int op_dirty(struct domain *d, const uint64_t *a)
 
     if (a[0] >> 36 || a[1] == 0 || a[1] > METRONOME_DOMAIN_DIRTY_BYTES * 8)
         return -METRONOME_EINVAL;
-    memset(bitmap, 0, (a[1] + 63) / 64 * 8);
-    for (uint64_t i = 0; i < a[1]; i++)
-        if (p2m_test_and_clear_dirty(&d->p2m, (a[0] + i) << PAGE_SHIFT))
-            bitmap[i / 64] |= 1ull << (i % 64);
-    d->p2m.generation++; /* cached translations would set D no more */
+    domain_take_dirty(d, a[0] << PAGE_SHIFT, a[1], bitmap);
     return 0;
 }
 

@@ -20,18 +20,23 @@
 struct p2m {
     uint64_t root;       /* physical address of the top table */
     uint64_t *table;     /* the top table */
-    uint64_t pages;      /* frames the tables take */
+    uint64_t pages;      /* frames the tables take, retired ones too */
+    uint64_t limit;      /* and how many they may: a device model maps what it likes */
+    uint64_t *retired;   /* tables out of use that a CPU may still walk; linked by their first entry */
     uint64_t generation; /* goes up when a translation is taken away: cached ones must be flushed */
 };
 
-/* False: out of memory. */
-bool p2m_init(struct p2m *p);
+/* False: out of memory. `ram_pages` is what the domain's RAM has; aliases may take a fixed amount on top. */
+bool p2m_init(struct p2m *p, uint64_t ram_pages);
 void p2m_destroy(struct p2m *p);
 
 /* Maps [gpa, gpa + size) to host-physical hpa, replacing what was there; all 4 KiB aligned. False: out of memory, and part
  * of the range may be mapped. */
 bool p2m_map(struct p2m *p, uint64_t gpa, uint64_t hpa, uint64_t size, bool writable);
 bool p2m_unmap(struct p2m *p, uint64_t gpa, uint64_t size);
+
+/* Frees the retired tables. The caller knows that every CPU has flushed its translations since the last change. */
+void p2m_reclaim(struct p2m *p);
 
 /* The entry that translates gpa (its address part is of that very 4 KiB page), or 0. */
 uint64_t p2m_lookup(const struct p2m *p, uint64_t gpa);

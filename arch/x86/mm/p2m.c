@@ -14,14 +14,27 @@ static uint64_t *table_of(uint64_t entry)
     return phys_to_virt(entry & P2M_ADDRESS);
 }
 
-bool p2m_init(struct p2m *p)
+/* Frames for aliases and split pages, beside those that RAM in 4 KiB pages would take. */
+#define ALIAS_TABLES 1024u
+
+static uint64_t *new_table(struct p2m *p)
 {
-    p->table = alloc_pages(0);
+    uint64_t *table = p->pages < p->limit ? alloc_pages(0) : NULL;
+
+    p->pages += table != NULL;
+    return table;
+}
+
+bool p2m_init(struct p2m *p, uint64_t ram_pages)
+{
+    p->pages = 0;
+    p->limit = ram_pages / ENTRIES + ALIAS_TABLES;
+    p->generation = 1;
+    p->retired = NULL;
+    p->table = new_table(p);
     if (!p->table)
         return false;
     p->root = virt_to_phys(p->table);
-    p->pages = 1;
-    p->generation = 1;
     return true;
 }
 
@@ -33,8 +46,27 @@ static void free_level(uint64_t *table, unsigned level)
     free_pages(table, 0);
 }
 
+void p2m_reclaim(struct p2m *p)
+{
+    while (p->retired) {
+        uint64_t *table = p->retired;
+
+        p->retired = (uint64_t *)table[0];
+        free_pages(table, 0);
+        p->pages--;
+    }
+}
+
+/* A CPU may still walk it: freed by p2m_reclaim(). The link is aligned, so it reads as an entry that is not present. */
+static void retire(struct p2m *p, uint64_t *table)
+{
+    table[0] = (uint64_t)p->retired;
+    p->retired = table;
+}
+
 void p2m_destroy(struct p2m *p)
 {
+    p2m_reclaim(p);
     if (p->table)
         free_level(p->table, 3);
     p->table = NULL;
@@ -43,14 +75,13 @@ void p2m_destroy(struct p2m *p)
 /* Turns a 2 MiB entry into a table of 512 equal 4 KiB ones, dirty bits included. */
 static bool split(struct p2m *p, uint64_t *entry)
 {
-    uint64_t *table = alloc_pages(0);
+    uint64_t *table = new_table(p);
     uint64_t leaf = *entry & ~P2M_LARGE;
 
     if (!table)
         return false;
     for (unsigned i = 0; i < ENTRIES; i++)
         table[i] = leaf + i * PAGE_SIZE;
-    p->pages++;
     p->generation++;
     *entry = virt_to_phys(table) | P2M_PRESENT | P2M_WRITABLE | P2M_USER;
     return true;
@@ -65,11 +96,10 @@ static uint64_t *entry_at(struct p2m *p, uint64_t gpa, unsigned level)
         uint64_t *e = &table[index_at(gpa, l)];
 
         if (!(*e & P2M_PRESENT)) {
-            uint64_t *next = alloc_pages(0);
+            uint64_t *next = new_table(p);
 
             if (!next)
                 return NULL;
-            p->pages++;
             *e = virt_to_phys(next) | P2M_PRESENT | P2M_WRITABLE | P2M_USER;
         } else if ((*e & P2M_LARGE) && !split(p, e)) {
             return NULL;
@@ -87,10 +117,8 @@ static void replace(struct p2m *p, uint64_t *entry, uint64_t value, unsigned lev
     if (!(old & P2M_PRESENT))
         return;
     p->generation++;
-    if (level && !(old & P2M_LARGE)) {
-        p->pages--;
-        free_pages(table_of(old), 0);
-    }
+    if (level && !(old & P2M_LARGE))
+        retire(p, table_of(old));
 }
 
 /* Maps (value: first entry) or unmaps (value 0) a range with the largest pages that fit. */

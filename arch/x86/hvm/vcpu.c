@@ -194,6 +194,7 @@ struct vcpu *vcpu_create(struct domain *d, unsigned id)
     v->emu.ops = &emulator_ops;
     v->emu.ctx = v;
     v->emu.regs.physical_bits = cpu_features.phys_bits;
+    v->emu.regs.pdpte_accessed = cpu_features.on_tcg;
     v->fpu = alloc_pages(fpu_order());
     deadline_init(&v->deadline, timer_expired);
     if (v->fpu && vendor->vcpu_init(v))

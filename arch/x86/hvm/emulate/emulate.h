@@ -40,6 +40,7 @@ struct emu_regs {
     uint32_t pkru;
     uint8_t cpl;
     uint8_t physical_bits; /* MAXPHYADDR as the guest's CPUID tells it; 0 counts as 52. Bits above are reserved in tables. */
+    bool pdpte_accessed;   /* quirk of QEMU TCG: the CPU sets A in the top entries of PAE tables, where it is reserved */
 };
 
 struct emu_exception {

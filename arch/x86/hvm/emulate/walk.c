@@ -68,6 +68,12 @@ static bool pse36_reserved(const struct emu_regs *r, uint64_t entry)
     return (entry >> 13 & 0xff) >> (width - 32);
 }
 
+/* The quirk of regs.pdpte_accessed: a bit that only counts as reserved where the CPU does not set it itself. */
+static uint64_t tolerated(const struct emu_regs *r, const struct format *f, unsigned level)
+{
+    return f->levels == 3 && level == 3 && r->pdpte_accessed ? PTE_A : 0;
+}
+
 /*
  * Goes down to the leaf. Returns the fault's error code bits, or -1 if a page was found. Inlined so that the compiler
  * makes one of constants for the usual four levels.
@@ -93,7 +99,7 @@ static inline __attribute__((always_inline)) int descend(struct emu *e, uint64_t
         w->step[n].gpa = (table & ~(uint64_t)PAGE_OFFSET) + index;
         w->step[n++].entry = entry;
         large = (entry & PTE_PS) && (f->large >> level & 1);
-        if (entry & (reserved | (large ? f->large_reserved[level] : f->table_reserved[level])))
+        if (entry & (reserved | (large ? f->large_reserved[level] : f->table_reserved[level] & ~tolerated(&e->regs, f, level))))
             return FAULT_P | FAULT_RSVD;
         all &= entry | f->implied[level];
         any |= entry;

@@ -72,8 +72,8 @@ static void put_boot_order(uint8_t *cmos, const struct platform *p)
 }
 
 /*
- * How INT 13h folds a disk's cylinders into 1,024: 0 not, 1 LBA, 2 large. Cylinders of 16 heads and 63 sectors, of which
- * IDE shows at most 16,383.
+ * How INT 13h folds a disk's cylinders into 1,024: 0 not, 1 LBA, 2 large. Cylinders of 16 heads and 63 sectors, of
+ * which IDE shows at most 16,383.
  */
 static unsigned translation(uint64_t sectors)
 {

@@ -1,6 +1,6 @@
 /*
- * fw_cfg: how firmware asks its board for tables and settings (QEMU's docs/specs/fw_cfg.rst). A pure state machine over a
- * table of items, for x86 I/O ports:
+ * fw_cfg: how firmware asks its board for tables and settings (QEMU's docs/specs/fw_cfg.rst). A pure state machine over
+ * a table of items, for x86 I/O ports:
  *
  *   0x510 w16   selector: choose an item, offset 0          0x510, 0x511 r8   next byte of the item; 0 past its end
  *   0x514 w32   high half of a descriptor's address (big-endian)          0x514-0x51b r   "QEMU CFG"
@@ -10,7 +10,8 @@
  * - items are read-only: a DMA write sets the error bit          (test: dma_write_is_refused)
  * - a descriptor, or any part of its target, outside RAM sets the error bit; what was copied before stays
  *                                                                (tests: dma_*_outside_memory)
- * - a read longer than the item and FW_CFG_MAX_FILL bytes of zeros is refused: QEMU fills gigabytes (test: dma_endless_read)
+ * - a read longer than the item and FW_CFG_MAX_FILL bytes of zeros is refused: QEMU fills gigabytes (test:
+ * dma_endless_read)
  * - other access sizes read all ones and write nothing           (test: odd_accesses)
  */
 #ifndef METRONOME_FW_CFG_H
@@ -40,7 +41,8 @@ enum {
 #define FW_CFG_POOL_BYTES 1024u
 #define FW_CFG_MAX_FILL (1u << 20)
 
-/* Guest memory at `address`: a pointer to a run of up to *bytes (which may be shortened), or NULL where there is none. */
+/* Guest memory at `address`: a pointer to a run of up to *bytes (which may be shortened), or NULL where there is none.
+ */
 typedef void *fw_cfg_memory(void *context, uint64_t address, uint64_t *bytes);
 
 struct fw_cfg_item {

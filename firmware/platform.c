@@ -26,12 +26,9 @@ bool platform_items(struct fw_cfg *s, const struct platform *p, struct e820_entr
         uint64_t value;
         uint32_t bytes;
     } numbers[] = {
-        {FW_CFG_ID, ID_TRADITIONAL | ID_DMA, 4},
-        {FW_CFG_RAM_SIZE, p->ram_low + p->ram_high, 8},
-        {FW_CFG_NB_CPUS, p->vcpus, 2},
-        {FW_CFG_MAX_CPUS, p->vcpus, 2},
-        {FW_CFG_BOOT_MENU, !p->no_boot_menu, 2},
-        {FW_CFG_IRQ0_OVERRIDE, 1, 4},
+        {FW_CFG_ID, ID_TRADITIONAL | ID_DMA, 4}, {FW_CFG_RAM_SIZE, p->ram_low + p->ram_high, 8},
+        {FW_CFG_NB_CPUS, p->vcpus, 2},           {FW_CFG_MAX_CPUS, p->vcpus, 2},
+        {FW_CFG_BOOT_MENU, !p->no_boot_menu, 2}, {FW_CFG_IRQ0_OVERRIDE, 1, 4},
     };
     bool good = fw_cfg_add(s, FW_CFG_SIGNATURE, "QEMU", 4);
 

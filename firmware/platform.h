@@ -15,11 +15,11 @@ enum floppy_type { FLOPPY_NONE = 0, FLOPPY_1200K = 2, FLOPPY_720K = 3, FLOPPY_14
 struct platform {
     uint64_t ram_low, ram_high; /* bytes below and from 4 GiB */
     uint32_t vcpus;
-    const char *boot_order; /* of a (floppy), c (disk), d (CD), n (network): at most three; NULL: "cda" */
-    bool no_boot_menu;      /* SeaBIOS shows its menu on ESC unless this is set */
+    const char *boot_order;     /* of a (floppy), c (disk), d (CD), n (network): at most three; NULL: "cda" */
+    bool no_boot_menu;          /* SeaBIOS shows its menu on ESC unless this is set */
     uint32_t boot_menu_wait_ms; /* 0: the firmware's own default */
-    uint8_t floppies[PLATFORM_MAX_FLOPPIES];     /* enum floppy_type */
-    uint64_t ide_sectors[PLATFORM_MAX_IDE];      /* of 512 bytes; 0: no disk */
+    uint8_t floppies[PLATFORM_MAX_FLOPPIES]; /* enum floppy_type */
+    uint64_t ide_sectors[PLATFORM_MAX_IDE];  /* of 512 bytes; 0: no disk */
 };
 
 /* e820 entries as fw_cfg's etc/e820 has them. */

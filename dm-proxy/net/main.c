@@ -1,7 +1,7 @@
 /*
  * metronome-net FD WORDS [REPORT]: the user-mode network behind one guest's network card. FD is a SOCK_SEQPACKET socket
- * whose other end is QEMU's, WORDS are those of QEMU's -netdev user. Started by the launcher beside QEMU; ends when QEMU
- * does. REPORT is a pipe: closed when the network runs, else it gets one line that says why not.
+ * whose other end is QEMU's, WORDS are those of QEMU's -netdev user. Started by the launcher beside QEMU; ends when
+ * QEMU does. REPORT is a pipe: closed when the network runs, else it gets one line that says why not.
  */
 #include <signal.h>
 #include <stdio.h>

@@ -116,8 +116,11 @@ static const SlirpCb callbacks = {
 static const struct {
     int slirp;
     short poll;
-} events[] = {
-    {SLIRP_POLL_IN, POLLIN}, {SLIRP_POLL_OUT, POLLOUT}, {SLIRP_POLL_PRI, POLLPRI}, {SLIRP_POLL_ERR, POLLERR}, {SLIRP_POLL_HUP, POLLHUP}};
+} events[] = {{SLIRP_POLL_IN, POLLIN},
+              {SLIRP_POLL_OUT, POLLOUT},
+              {SLIRP_POLL_PRI, POLLPRI},
+              {SLIRP_POLL_ERR, POLLERR},
+              {SLIRP_POLL_HUP, POLLHUP}};
 
 static int add_poll(int fd, int wanted, void *opaque)
 {
@@ -238,8 +241,8 @@ static bool forward_ports(struct network *n, const struct net_options *o, char *
         const struct net_forward *f = &o->forwards[i];
         struct in_addr guest = f->guest.s_addr ? f->guest : o->dhcp_start;
         if (slirp_add_hostfwd(n->slirp, f->udp, f->host, f->host_port, guest, f->guest_port)) {
-            snprintf(error, error_bytes, "user network: cannot listen on %s port %d: %s", f->udp ? "UDP" : "TCP", f->host_port,
-                     strerror(errno));
+            snprintf(error, error_bytes, "user network: cannot listen on %s port %d: %s", f->udp ? "UDP" : "TCP",
+                     f->host_port, strerror(errno));
             return false;
         }
     }

@@ -96,16 +96,18 @@ static bool set_address(struct net_options *o, struct in_addr *out, const char *
 static const struct {
     const char *key;
     size_t offset;
-} strings[] = {
-    {"hostname", offsetof(struct net_options, host_name)},
-    {"domainname", offsetof(struct net_options, domain_name)},
-    {"tftp", offsetof(struct net_options, tftp)},
-    {"bootfile", offsetof(struct net_options, boot_file)},
-    {"tftp-server-name", offsetof(struct net_options, tftp_server)},
-}, addresses[] = {
-    {"host", offsetof(struct net_options, host)},
-    {"dns", offsetof(struct net_options, dns)},
-    {"dhcpstart", offsetof(struct net_options, dhcp_start)},
+} strings[] =
+    {
+        {"hostname", offsetof(struct net_options, host_name)},
+        {"domainname", offsetof(struct net_options, domain_name)},
+        {"tftp", offsetof(struct net_options, tftp)},
+        {"bootfile", offsetof(struct net_options, boot_file)},
+        {"tftp-server-name", offsetof(struct net_options, tftp_server)},
+},
+  addresses[] = {
+      {"host", offsetof(struct net_options, host)},
+      {"dns", offsetof(struct net_options, dns)},
+      {"dhcpstart", offsetof(struct net_options, dhcp_start)},
 };
 
 static bool set(struct net_options *o, const char *key, char *value)

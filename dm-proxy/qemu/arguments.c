@@ -196,7 +196,8 @@ static bool add_channel(struct builder *b, const char *id, const struct dm_chann
 /* Newer packages find their own data; older ones need to be told. */
 static void add_data_folders(struct builder *b)
 {
-    static const char *const folders[] = {"/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu", "/usr/share/ipxe/qemu"};
+    static const char *const folders[] = {"/usr/share/seabios", "/usr/share/qemu", "/usr/lib/ipxe/qemu",
+                                          "/usr/share/ipxe/qemu"};
 
     for (unsigned i = 0; i < sizeof folders / sizeof folders[0]; i++)
         if (!access(folders[i], R_OK | X_OK))

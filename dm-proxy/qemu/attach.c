@@ -95,10 +95,11 @@ static void check_header(const struct metronome_domain_header *h, uint64_t bytes
         dm_fatal("the domain wants no device model");
     if (h->vcpus < 1 || h->vcpus > METRONOME_MAX_VCPUS)
         dm_fatal("the domain has %u vCPUs, of at most %u", h->vcpus, METRONOME_MAX_VCPUS);
-    if (h->ram_low > METRONOME_RAM_LOW_MAX || h->extra != h->ram_low + h->ram_high || !fits(h->extra, h->extra_bytes, arena) ||
-        !fits(h->firmware, h->firmware_bytes, arena))
-        dm_fatal("the domain's memory (%llu + %llu MiB) does not fit into its slot of %llu MiB", (unsigned long long)h->ram_low >> 20,
-                 (unsigned long long)h->ram_high >> 20, (unsigned long long)bytes >> 20);
+    if (h->ram_low > METRONOME_RAM_LOW_MAX || h->extra != h->ram_low + h->ram_high ||
+        !fits(h->extra, h->extra_bytes, arena) || !fits(h->firmware, h->firmware_bytes, arena))
+        dm_fatal("the domain's memory (%llu + %llu MiB) does not fit into its slot of %llu MiB",
+                 (unsigned long long)h->ram_low >> 20, (unsigned long long)h->ram_high >> 20,
+                 (unsigned long long)bytes >> 20);
 }
 
 static void map_slot(void)

@@ -69,8 +69,8 @@ int xendevicemodel_set_isa_irq_level(xendevicemodel_handle *dmod, domid_t domain
     return 0;
 }
 
-int xendevicemodel_set_pci_intx_level(xendevicemodel_handle *dmod, domid_t domain, uint16_t segment, uint8_t bus, uint8_t device,
-                                      uint8_t pin, unsigned int level)
+int xendevicemodel_set_pci_intx_level(xendevicemodel_handle *dmod, domid_t domain, uint16_t segment, uint8_t bus,
+                                      uint8_t device, uint8_t pin, unsigned int level)
 {
     uint8_t bit = (uint8_t)(1u << (pin & 3));
 
@@ -123,8 +123,8 @@ int xendevicemodel_create_ioreq_server(xendevicemodel_handle *dmod, domid_t doma
     return 0;
 }
 
-int xendevicemodel_get_ioreq_server_info(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id, xen_pfn_t *ioreq_gfn,
-                                         xen_pfn_t *bufioreq_gfn, evtchn_port_t *port)
+int xendevicemodel_get_ioreq_server_info(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id,
+                                         xen_pfn_t *ioreq_gfn, xen_pfn_t *bufioreq_gfn, evtchn_port_t *port)
 {
     (void)dmod, (void)domain, (void)id;
     if (ioreq_gfn || bufioreq_gfn) /* they have no guest page: QEMU maps them as a resource */
@@ -143,8 +143,8 @@ int xendevicemodel_map_io_range_to_ioreq_server(xendevicemodel_handle *dmod, dom
     return 0;
 }
 
-int xendevicemodel_unmap_io_range_from_ioreq_server(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id, int is_mmio,
-                                                    uint64_t start, uint64_t end)
+int xendevicemodel_unmap_io_range_from_ioreq_server(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id,
+                                                    int is_mmio, uint64_t start, uint64_t end)
 {
     (void)dmod, (void)domain, (void)id;
     if (is_mmio)
@@ -152,15 +152,15 @@ int xendevicemodel_unmap_io_range_from_ioreq_server(xendevicemodel_handle *dmod,
     return 0;
 }
 
-int xendevicemodel_map_pcidev_to_ioreq_server(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id, uint16_t segment,
-                                              uint8_t bus, uint8_t device, uint8_t function)
+int xendevicemodel_map_pcidev_to_ioreq_server(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id,
+                                              uint16_t segment, uint8_t bus, uint8_t device, uint8_t function)
 {
     (void)dmod, (void)domain, (void)id, (void)segment, (void)bus, (void)device, (void)function;
     return 0;
 }
 
-int xendevicemodel_unmap_pcidev_from_ioreq_server(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id, uint16_t segment,
-                                                  uint8_t bus, uint8_t device, uint8_t function)
+int xendevicemodel_unmap_pcidev_from_ioreq_server(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id,
+                                                  uint16_t segment, uint8_t bus, uint8_t device, uint8_t function)
 {
     return xendevicemodel_map_pcidev_to_ioreq_server(dmod, domain, id, segment, bus, device, function);
 }
@@ -189,14 +189,16 @@ int xendevicemodel_set_ioreq_server_state(xendevicemodel_handle *dmod, domid_t d
 
 /* Memory. */
 
-int xendevicemodel_relocate_memory(xendevicemodel_handle *dmod, domid_t domain, uint32_t pages, uint64_t from, uint64_t to)
+int xendevicemodel_relocate_memory(xendevicemodel_handle *dmod, domid_t domain, uint32_t pages, uint64_t from,
+                                   uint64_t to)
 {
     (void)dmod, (void)domain;
     return memory_relocate(from, to, pages);
 }
 
 /* ENODATA tells QEMU to redraw everything. */
-int xendevicemodel_track_dirty_vram(xendevicemodel_handle *dmod, domid_t domain, uint64_t gfn, uint32_t pages, unsigned long *bitmap)
+int xendevicemodel_track_dirty_vram(xendevicemodel_handle *dmod, domid_t domain, uint64_t gfn, uint32_t pages,
+                                    unsigned long *bitmap)
 {
     (void)dmod, (void)domain;
     if (!pages)
@@ -213,13 +215,15 @@ int xendevicemodel_modified_memory(xendevicemodel_handle *dmod, domid_t domain, 
     return 0;
 }
 
-int xendevicemodel_set_mem_type(xendevicemodel_handle *dmod, domid_t domain, hvmmem_type_t type, uint64_t gfn, uint32_t pages)
+int xendevicemodel_set_mem_type(xendevicemodel_handle *dmod, domid_t domain, hvmmem_type_t type, uint64_t gfn,
+                                uint32_t pages)
 {
     (void)dmod, (void)domain, (void)type, (void)gfn, (void)pages;
     return 0;
 }
 
-int xendevicemodel_pin_memory_cacheattr(xendevicemodel_handle *dmod, domid_t domain, uint64_t start, uint64_t end, uint32_t type)
+int xendevicemodel_pin_memory_cacheattr(xendevicemodel_handle *dmod, domid_t domain, uint64_t start, uint64_t end,
+                                        uint32_t type)
 {
     (void)dmod, (void)domain, (void)start, (void)end, (void)type;
     return 0;
@@ -234,7 +238,8 @@ static const uint32_t reasons[] = {
     [SHUTDOWN_crash] = METRONOME_SHUTDOWN_CRASH,
 };
 
-/* QEMU resets its devices, calls this, and only then answers the request that caused it: the end of it is in evtchn.c. */
+/* QEMU resets its devices, calls this, and only then answers the request that caused it: the end of it is in evtchn.c.
+ */
 int xendevicemodel_shutdown(xendevicemodel_handle *dmod, domid_t domain, unsigned int reason)
 {
     (void)dmod, (void)domain;

@@ -1,6 +1,6 @@
 /*
- * Inside libmetronome-dm.so: the library that stands for the seven libxen libraries in a stock QEMU process, backed by a
- * domain slot's memory and two eventfds. One QEMU serves one domain, so there is one `dm`.
+ * Inside libmetronome-dm.so: the library that stands for the seven libxen libraries in a stock QEMU process, backed by
+ * a domain slot's memory and two eventfds. One QEMU serves one domain, so there is one `dm`.
  *
  *   attach.c         the environment, the mapping of the slot's memory, the end of the process
  *   ring.c           commands to the hypervisor, their completions, the doorbell and its filter
@@ -26,10 +26,10 @@
 
 struct dm_options {
     int mem_fd, wait_fd, ring_fd;
-    bool no_boot_menu;            /* menu=0: SeaBIOS shows no boot menu on ESC */
-    uint32_t boot_menu_wait_ms;   /* menu_wait=N */
-    uint32_t patience_s;          /* patience=N, instead of DM_PATIENCE_S: for debugging the hypervisor */
-    char files[1024];             /* files=DIR: every file below it is served by fw_cfg under its relative name */
+    bool no_boot_menu;          /* menu=0: SeaBIOS shows no boot menu on ESC */
+    uint32_t boot_menu_wait_ms; /* menu_wait=N */
+    uint32_t patience_s;        /* patience=N, instead of DM_PATIENCE_S: for debugging the hypervisor */
+    char files[1024];           /* files=DIR: every file below it is served by fw_cfg under its relative name */
 };
 
 struct dm {
@@ -75,8 +75,9 @@ int memory_populate(uint64_t gfn, uint64_t pages);
 int memory_relocate(uint64_t from, uint64_t to, uint64_t pages);
 void memory_section_added(uint64_t start, uint64_t end);
 void memory_section_removed(uint64_t start, uint64_t end);
-bool memory_of_qemu(uint64_t gfn, uint64_t *offset);            /* a page by QEMU's number: offset in the slot's memory */
-void *memory_of_guest(void *unused, uint64_t address, uint64_t *bytes); /* by guest-physical address; *bytes: contiguous run */
+bool memory_of_qemu(uint64_t gfn, uint64_t *offset); /* a page by QEMU's number: offset in the slot's memory */
+void *memory_of_guest(void *unused, uint64_t address, uint64_t *bytes); /* by guest-physical address; *bytes: contiguous
+                                                                           run */
 
 /* fw_cfg_port.c */
 void fw_cfg_port_init(void);

@@ -107,7 +107,8 @@ static int next_vcpu(void)
 /* Posted writes are announced once; QEMU then polls their ring until it is quiet and unmasks the port. */
 static bool writes_to_announce(void)
 {
-    return !buffered_masked && (__atomic_load_n(&dm.notify->buffered_pending, __ATOMIC_ACQUIRE) || buffer_holds_writes());
+    return !buffered_masked &&
+           (__atomic_load_n(&dm.notify->buffered_pending, __ATOMIC_ACQUIRE) || buffer_holds_writes());
 }
 
 xenevtchn_port_or_error_t xenevtchn_pending(xenevtchn_handle *xce)

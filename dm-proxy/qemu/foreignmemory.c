@@ -73,8 +73,8 @@ static size_t map_pages(uint8_t *at, int prot, size_t pages, const xen_pfn_t *gf
     return missing;
 }
 
-void *xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t domain, void *address, int prot, int flags, size_t pages,
-                            const xen_pfn_t gfns[], int err[])
+void *xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t domain, void *address, int prot, int flags,
+                            size_t pages, const xen_pfn_t gfns[], int err[])
 {
     int fixed = flags & MAP_FIXED;
     uint8_t *at;
@@ -91,7 +91,8 @@ void *xenforeignmemory_map2(xenforeignmemory_handle *fmem, uint32_t domain, void
     return at;
 }
 
-void *xenforeignmemory_map(xenforeignmemory_handle *fmem, uint32_t domain, int prot, size_t pages, const xen_pfn_t gfns[], int err[])
+void *xenforeignmemory_map(xenforeignmemory_handle *fmem, uint32_t domain, int prot, size_t pages,
+                           const xen_pfn_t gfns[], int err[])
 {
     return xenforeignmemory_map2(fmem, domain, NULL, prot, 0, pages, gfns, err);
 }
@@ -103,9 +104,10 @@ int xenforeignmemory_unmap(xenforeignmemory_handle *fmem, void *address, size_t 
 }
 
 /* The request pages: QEMU wants the one of posted writes first. */
-xenforeignmemory_resource_handle *xenforeignmemory_map_resource(xenforeignmemory_handle *fmem, domid_t domain, unsigned int type,
-                                                                unsigned int id, unsigned long frame, unsigned long frames,
-                                                                void **address, int prot, int flags)
+xenforeignmemory_resource_handle *xenforeignmemory_map_resource(xenforeignmemory_handle *fmem, domid_t domain,
+                                                                unsigned int type, unsigned int id, unsigned long frame,
+                                                                unsigned long frames, void **address, int prot,
+                                                                int flags)
 {
     static const uint64_t offsets[] = {METRONOME_DOMAIN_BUFIOREQ, METRONOME_DOMAIN_IOREQ};
     static struct xenforeignmemory_resource_handle handle;

@@ -1,7 +1,8 @@
 /*
  * fw_cfg inside QEMU's process: stock QEMU has none in this mode, so its ports are answered before QEMU sees them. The
- * items come from the domain's header, the options, METRONOME_BOOT_ORDER ("bootorder"), and the files below a folder (files=DIR): a file there is served
- * under its name relative to the folder, e.g. DIR/etc/acpi/tables as "etc/acpi/tables".
+ * items come from the domain's header, the options, METRONOME_BOOT_ORDER ("bootorder"), and the files below a folder
+ * (files=DIR): a file there is served under its name relative to the folder, e.g. DIR/etc/acpi/tables as
+ * "etc/acpi/tables".
  */
 #include <ftw.h>
 #include <stdio.h>

@@ -45,7 +45,8 @@ static bool take_from_path(char *out, size_t bytes)
     char *copy = path ? strdup(path) : NULL, *rest, full[PATH_MAX];
     bool taken = false;
 
-    for (char *folder = copy ? strtok_r(copy, ":", &rest) : NULL; folder && !taken; folder = strtok_r(NULL, ":", &rest)) {
+    for (char *folder = copy ? strtok_r(copy, ":", &rest) : NULL; folder && !taken;
+         folder = strtok_r(NULL, ":", &rest)) {
         snprintf(full, sizeof full, "%s/%s", folder, QEMU_NAME);
         taken = take(out, bytes, full, X_OK);
     }
@@ -59,7 +60,8 @@ bool dm_find_qemu(char *out, size_t bytes)
 
     if (given)
         return take(out, bytes, given, X_OK);
-    return take(out, bytes, "/usr/libexec/" QEMU_NAME, X_OK) || take_glob(out, bytes, "/usr/lib/xen-*/bin/qemu-system-i386") ||
+    return take(out, bytes, "/usr/libexec/" QEMU_NAME, X_OK) ||
+           take_glob(out, bytes, "/usr/lib/xen-*/bin/qemu-system-i386") ||
            take_glob(out, bytes, "/usr/lib/*/xen-*/bin/qemu-system-i386") || take_from_path(out, bytes);
 }
 
@@ -76,9 +78,9 @@ static bool own_folder(char *out, size_t bytes)
 }
 
 struct wanted {
-    const char *variable; /* names it outright */
+    const char *variable;  /* names it outright */
     const char *places[6]; /* from the own folder */
-    const char *inside;   /* is looked for in a folder that is wanted */
+    const char *inside;    /* is looked for in a folder that is wanted */
     int mode;
 };
 
@@ -125,8 +127,8 @@ static void set_environment(const struct dm_launch *l, const char *library)
     char text[PATH_MAX + 256], path[2 * PATH_MAX], order[4096];
     const char *old = getenv("LD_LIBRARY_PATH");
 
-    snprintf(text, sizeof text, "mem=%d,wait=%d,ring=%d,menu=%d,menu_wait=%u,patience=%u%s%s", l->mem_fd, l->wait_fd, l->ring_fd,
-             !l->no_boot_menu, l->boot_menu_wait_ms, l->patience_s ? l->patience_s : 10,
+    snprintf(text, sizeof text, "mem=%d,wait=%d,ring=%d,menu=%d,menu_wait=%u,patience=%u%s%s", l->mem_fd, l->wait_fd,
+             l->ring_fd, !l->no_boot_menu, l->boot_menu_wait_ms, l->patience_s ? l->patience_s : 10,
              l->fw_cfg_files ? ",files=" : "", l->fw_cfg_files ? l->fw_cfg_files : "");
     setenv("METRONOME_DM", text, 1);
     dm_boot_order(l, order, sizeof order);
@@ -167,7 +169,8 @@ struct programs {
     char qemu[PATH_MAX], library[PATH_MAX], net[PATH_MAX];
 };
 
-static void become_qemu(const struct dm_launch *l, const struct programs *p, const struct user_nets *nets, char **words, int report)
+static void become_qemu(const struct dm_launch *l, const struct programs *p, const struct user_nets *nets, char **words,
+                        int report)
 {
     sigset_t none;
 
@@ -184,8 +187,8 @@ static void become_qemu(const struct dm_launch *l, const struct programs *p, con
 }
 
 /* The pipe closes when QEMU and its networks run; what fails says so through it. */
-static pid_t start(const struct dm_launch *l, const struct programs *p, const struct user_nets *nets, char **words, char *error,
-                   size_t error_bytes)
+static pid_t start(const struct dm_launch *l, const struct programs *p, const struct user_nets *nets, char **words,
+                   char *error, size_t error_bytes)
 {
     int report[2];
     ssize_t n;
@@ -213,8 +216,8 @@ static bool find_programs(struct programs *p, char *error, size_t error_bytes)
     const char *given = getenv("METRONOME_QEMU");
 
     if (!dm_find_qemu(p->qemu, sizeof p->qemu)) {
-        snprintf(error, error_bytes, "no QEMU: %s%s", given ? "METRONOME_QEMU is not a program: " : "install qemu-system-xen",
-                 given ? given : "");
+        snprintf(error, error_bytes, "no QEMU: %s%s",
+                 given ? "METRONOME_QEMU is not a program: " : "install qemu-system-xen", given ? given : "");
         return false;
     }
     if (!dm_find_library(p->library, sizeof p->library)) {
@@ -235,7 +238,8 @@ pid_t dm_launch(const struct dm_launch *given, char *error, size_t error_bytes)
     if (!find_programs(&p, error, error_bytes) || !user_nets_prepare(&nets, &l, error, error_bytes))
         return -1;
     if (nets.count && !find_net(p.net, sizeof p.net))
-        snprintf(error, error_bytes, "no metronome-net for the user network: build it with 'make', or set METRONOME_NET");
+        snprintf(error, error_bytes,
+                 "no metronome-net for the user network: build it with 'make', or set METRONOME_NET");
     else if (dm_launch_arguments(&l, &words, error, error_bytes)) {
         pid = start(&l, &p, &nets, words.word, error, error_bytes);
         dm_words_free(&words);

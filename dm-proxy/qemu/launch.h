@@ -6,7 +6,8 @@
  *     l.disks[l.disk_count++] = (struct dm_disk){.path = "disk.img"};
  *     pid_t pid = dm_launch(&l, error, sizeof error);
  *
- * Descriptors given here stay the caller's: the child has its own copies. The child dies with the thread that started it.
+ * Descriptors given here stay the caller's: the child has its own copies. The child dies with the thread that started
+ * it.
  */
 #ifndef METRONOME_DM_LAUNCH_H
 #define METRONOME_DM_LAUNCH_H
@@ -33,8 +34,9 @@ struct dm_disk {
 
 struct dm_nic {
     const char *model;  /* QEMU's device: "e1000", "virtio-net-pci", "rtl8139" ...; NULL: e1000 */
-    const char *netdev; /* "user[,hostfwd=...,tftp=...]": a metronome-net process, with the words of QEMU's -netdev user; or
-                           another -netdev without its id: "bridge,br=br0", "tap,fd=7" (name the fd in `fds`); NULL: no cable */
+    const char *netdev; /* "user[,hostfwd=...,tftp=...]": a metronome-net process, with the words of QEMU's -netdev
+                           user; or another -netdev without its id: "bridge,br=br0", "tap,fd=7" (name the fd in `fds`);
+                           NULL: no cable */
     const char *mac;    /* NULL: QEMU's */
 };
 
@@ -51,8 +53,8 @@ struct dm_launch {
     unsigned vcpus;
     const char *name;
 
-    struct dm_disk disks[DM_MAX_DISKS]; /* IDE drives take primary master, primary slave, secondary master, slave; CDs from
-                                           the secondary master on */
+    struct dm_disk disks[DM_MAX_DISKS]; /* IDE drives take primary master, primary slave, secondary master, slave; CDs
+                                           from the secondary master on */
     unsigned disk_count;
     const char *floppy;
     struct dm_nic nics[DM_MAX_NICS];
@@ -62,7 +64,8 @@ struct dm_launch {
     struct dm_channel serial, qmp;
 
     const char *fw_cfg_files; /* folder whose files fw_cfg serves */
-    const char *boot_order;   /* of a, c, d, n: makes fw_cfg's "bootorder", in which disks come as listed here; NULL: as CMOS says */
+    const char *boot_order;   /* of a, c, d, n: makes fw_cfg's "bootorder", in which disks come as listed here; NULL: as
+                                 CMOS says */
     bool no_boot_menu;
     unsigned boot_menu_wait_ms;
     unsigned patience_s; /* how long QEMU waits for a silent hypervisor before it ends; 0: 10 s */

@@ -172,8 +172,8 @@ static struct extent *alias_slot(uint64_t gfn, uint64_t pages)
 }
 
 /*
- * QEMU moves the frame buffer: from its home to where the BAR is. It says so once per place and keeps quiet when the BAR
- * is switched off, or comes back to a place where it has been; memory_section_added and _removed see that.
+ * QEMU moves the frame buffer: from its home to where the BAR is. It says so once per place and keeps quiet when the
+ * BAR is switched off, or comes back to a place where it has been; memory_section_added and _removed see that.
  */
 int memory_relocate(uint64_t from, uint64_t to, uint64_t pages)
 {

@@ -1,7 +1,7 @@
 /*
- * Where each device sits. Every one has a fixed place on the PCI bus, so that a guest finds the same board at each start
- * and the boot order can name its devices:
- *   00.0 host   01.x PIIX   02 VGA   03 AHCI   04-0b NICs   10-1f virtio disks
+ * Where each device sits. Every one has a fixed place on the PCI bus, so that a guest finds the same board at each
+ * start and the boot order can name its devices: 00.0 host   01.x PIIX   02 VGA   03 AHCI   04-0b NICs   10-1f virtio
+ * disks
  */
 #ifndef METRONOME_DM_PLACE_H
 #define METRONOME_DM_PLACE_H

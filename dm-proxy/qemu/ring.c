@@ -22,8 +22,9 @@ static void write_doorbell(void)
 }
 
 /*
- * The doorbell costs a system call here and an exit there, so it is rung only when the hypervisor says that it waits. The
- * full fence orders our production before our look at its flag; the hypervisor sets the flag, fences and looks again.
+ * The doorbell costs a system call here and an exit there, so it is rung only when the hypervisor says that it waits.
+ * The full fence orders our production before our look at its flag; the hypervisor sets the flag, fences and looks
+ * again.
  */
 void dm_ring(void)
 {

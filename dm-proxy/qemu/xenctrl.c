@@ -71,14 +71,19 @@ int xc_get_hvm_param(xc_interface *xch, uint32_t domain, int param, unsigned lon
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 REFUSED(xc_domain_bind_pt_pci_irq, xc_interface *x, uint32_t d, uint8_t irq, uint8_t bus, uint8_t device, uint8_t intx)
-REFUSED(xc_domain_unbind_pt_irq, xc_interface *x, uint32_t d, uint8_t irq, uint8_t type, uint8_t bus, uint8_t device, uint8_t intx,
-        uint8_t isa)
-REFUSED(xc_domain_update_msi_irq, xc_interface *x, uint32_t d, uint32_t vector, uint32_t pirq, uint32_t flags, uint64_t table)
+REFUSED(xc_domain_unbind_pt_irq, xc_interface *x, uint32_t d, uint8_t irq, uint8_t type, uint8_t bus, uint8_t device,
+        uint8_t intx, uint8_t isa)
+REFUSED(xc_domain_update_msi_irq, xc_interface *x, uint32_t d, uint32_t vector, uint32_t pirq, uint32_t flags,
+        uint64_t table)
 REFUSED(xc_domain_unbind_msi_irq, xc_interface *x, uint32_t d, uint32_t vector, uint32_t pirq, uint32_t flags)
-REFUSED(xc_domain_iomem_permission, xc_interface *x, uint32_t d, unsigned long first, unsigned long count, uint8_t allow)
-REFUSED(xc_domain_memory_mapping, xc_interface *x, uint32_t d, unsigned long gfn, unsigned long mfn, unsigned long count, uint32_t add)
-REFUSED(xc_domain_ioport_mapping, xc_interface *x, uint32_t d, uint32_t gport, uint32_t mport, uint32_t count, uint32_t add)
+REFUSED(xc_domain_iomem_permission, xc_interface *x, uint32_t d, unsigned long first, unsigned long count,
+        uint8_t allow)
+REFUSED(xc_domain_memory_mapping, xc_interface *x, uint32_t d, unsigned long gfn, unsigned long mfn,
+        unsigned long count, uint32_t add)
+REFUSED(xc_domain_ioport_mapping, xc_interface *x, uint32_t d, uint32_t gport, uint32_t mport, uint32_t count,
+        uint32_t add)
 REFUSED(xc_physdev_map_pirq, xc_interface *x, uint32_t d, int index, int *pirq)
-REFUSED(xc_physdev_map_pirq_msi, xc_interface *x, uint32_t d, int index, int *pirq, int devfn, int bus, int entry, uint64_t table)
+REFUSED(xc_physdev_map_pirq_msi, xc_interface *x, uint32_t d, int index, int *pirq, int devfn, int bus, int entry,
+        uint64_t table)
 REFUSED(xc_physdev_unmap_pirq, xc_interface *x, uint32_t d, int pirq)
 REFUSED(xentoolcore_restrict_all, domid_t d)

@@ -345,7 +345,8 @@ char **xs_directory(struct xs_handle *h, xs_transaction_t t, const char *path, u
     return out;
 }
 
-bool xs_set_permissions(struct xs_handle *h, xs_transaction_t t, const char *path, struct xs_permissions *permissions, unsigned int count)
+bool xs_set_permissions(struct xs_handle *h, xs_transaction_t t, const char *path, struct xs_permissions *permissions,
+                        unsigned int count)
 {
     (void)h, (void)t, (void)path, (void)permissions, (void)count;
     return true;

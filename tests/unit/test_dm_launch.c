@@ -179,9 +179,12 @@ static void a_network_that_cannot_start_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain_machine),           cmocka_unit_test(drives_find_their_places),
-        cmocka_unit_test(boot_order_names_places), cmocka_unit_test(what_cannot_be_is_refused),
-        cmocka_unit_test(a_network_that_cannot_start_is_told), cmocka_unit_test(a_missing_qemu_is_told),
+        cmocka_unit_test(plain_machine),
+        cmocka_unit_test(drives_find_their_places),
+        cmocka_unit_test(boot_order_names_places),
+        cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(a_network_that_cannot_start_is_told),
+        cmocka_unit_test(a_missing_qemu_is_told),
     };
 
     return cmocka_run_group_tests(tests, make_file, remove_file);

@@ -1,6 +1,6 @@
 /*
- * The device-model library inside a real, stock QEMU, with this test in the hypervisor's place: it owns the slot's memory
- * and both doorbells, puts requests into the shared page and reads the commands that come back.
+ * The device-model library inside a real, stock QEMU, with this test in the hypervisor's place: it owns the slot's
+ * memory and both doorbells, puts requests into the shared page and reads the commands that come back.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -31,12 +31,13 @@
 #define MIB (1ull << 20)
 #define RAM (64 * MIB)
 #define EXTRA (32 * MIB)
-#define SLOT_BYTES (METRONOME_DOMAIN_ARENA + RAM + EXTRA)
+#define GIB (1024 * MIB)
 #define FIRMWARE_BYTES (256u << 10)
 #define DISK_BYTES (8 * MIB)
 #define PATIENCE_MS 4000
 
 static uint8_t *slot;
+static uint64_t slot_bytes, ram_low = RAM, ram_high;
 static int mem_fd, wait_fd, ring_fd, qmp_fd, serial_fd, log_fd;
 static pid_t qemu;
 static char disk_path[] = "/tmp/metronome-dm-disk-XXXXXX";
@@ -63,7 +64,7 @@ static struct metronome_ioreq *ioreq(unsigned vcpu)
 
 static uint8_t *ram(uint64_t gpa)
 {
-    return slot + METRONOME_DOMAIN_ARENA + gpa;
+    return slot + METRONOME_DOMAIN_ARENA + (gpa < 4 * GIB ? gpa : ram_low + gpa - 4 * GIB);
 }
 
 static uint64_t now_ms(void)
@@ -179,7 +180,8 @@ static uint32_t in(uint16_t port, unsigned size)
 
 static void out(uint16_t port, unsigned size, uint32_t value)
 {
-    request((struct metronome_ioreq){.addr = port, .data = value, .size = size, .count = 1, .type = METRONOME_IOREQ_PIO});
+    request(
+        (struct metronome_ioreq){.addr = port, .data = value, .size = size, .count = 1, .type = METRONOME_IOREQ_PIO});
 }
 
 static uint64_t mmio_read(uint64_t gpa, unsigned size)
@@ -190,7 +192,11 @@ static uint64_t mmio_read(uint64_t gpa, unsigned size)
 
 static void rep_in(uint16_t port, unsigned size, uint32_t count, uint64_t gpa)
 {
-    request((struct metronome_ioreq){.addr = port, .data = gpa, .size = size, .count = count, .type = METRONOME_IOREQ_PIO,
+    request((struct metronome_ioreq){.addr = port,
+                                     .data = gpa,
+                                     .size = size,
+                                     .count = count,
+                                     .type = METRONOME_IOREQ_PIO,
                                      .state_dir_df = METRONOME_IOREQ_READ | METRONOME_IOREQ_DATA_IS_PTR});
 }
 
@@ -243,13 +249,22 @@ static void qmp_say(const char *text)
 
 static void make_slot(void)
 {
-    struct metronome_domain_header h = {
-        .magic = METRONOME_DOMAIN_MAGIC, .version = METRONOME_ABI_VERSION, .flags = METRONOME_DOMAIN_HAS_DM, .vcpus = 2,
-        .ram_low = RAM, .extra = RAM, .extra_bytes = EXTRA, .firmware = RAM, .firmware_bytes = FIRMWARE_BYTES, .name = "test"};
+    struct metronome_domain_header h = {.magic = METRONOME_DOMAIN_MAGIC,
+                                        .version = METRONOME_ABI_VERSION,
+                                        .flags = METRONOME_DOMAIN_HAS_DM,
+                                        .vcpus = 2,
+                                        .ram_low = ram_low,
+                                        .ram_high = ram_high,
+                                        .extra = ram_low + ram_high,
+                                        .extra_bytes = EXTRA,
+                                        .firmware = ram_low + ram_high,
+                                        .firmware_bytes = FIRMWARE_BYTES,
+                                        .name = "test"};
 
+    slot_bytes = METRONOME_DOMAIN_ARENA + h.extra + h.extra_bytes;
     mem_fd = memfd_create("slot", MFD_CLOEXEC);
-    assert_int_equal(ftruncate(mem_fd, SLOT_BYTES), 0);
-    slot = mmap(NULL, SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, mem_fd, 0);
+    assert_int_equal(ftruncate(mem_fd, slot_bytes), 0);
+    slot = mmap(NULL, slot_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, mem_fd, 0);
     assert_ptr_not_equal(slot, MAP_FAILED);
     *header() = h;
     notify()->hypervisor_waits = 1;
@@ -279,7 +294,7 @@ static void make_disk(void)
 
 static int start_qemu(void **state)
 {
-    struct dm_launch l = {.memory = RAM, .vcpus = 2, .name = "a,b"};
+    struct dm_launch l = {.memory = ram_low + ram_high, .vcpus = 2, .name = "a,b"};
     int qmp[2], serial[2], log[2];
     char error[256] = "";
 
@@ -320,6 +335,7 @@ static int stop_qemu(void **state)
         kill(qemu, SIGKILL);
         waitpid(qemu, NULL, 0);
     }
+    qemu = -1;
     return 0;
 }
 
@@ -441,8 +457,8 @@ static void ide_dma_reads_the_disk(void **state)
     uint64_t deadline = now_ms() + PATIENCE_MS;
 
     (void)state;
-    config_write(1, 1, 0x20, 0xc001);                       /* bus master registers */
-    config_write(1, 1, 0x04, config_read(1, 1, 0x04) | 5);  /* I/O, bus master */
+    config_write(1, 1, 0x20, 0xc001);                      /* bus master registers */
+    config_write(1, 1, 0x04, config_read(1, 1, 0x04) | 5); /* I/O, bus master */
     memcpy(ram(table), (uint32_t[]){(uint32_t)target, 0x80000000u | (sectors * 512 & 0xffff)}, 8);
     out(0xc004, 4, (uint32_t)table);
     out(0xc000, 1, 0x08);
@@ -567,8 +583,10 @@ static void intx_and_links(void **state)
     config_write(4, 0, 0x10, 0xe8000000);
     config_write(4, 0, 0x04, 7);
     from = seen_count;
-    request((struct metronome_ioreq){.addr = 0xe80000d0, .data = 4, .size = 4, .count = 1, .type = METRONOME_IOREQ_COPY}); /* IMS */
-    request((struct metronome_ioreq){.addr = 0xe80000c8, .data = 4, .size = 4, .count = 1, .type = METRONOME_IOREQ_COPY}); /* ICS */
+    request((struct metronome_ioreq){
+        .addr = 0xe80000d0, .data = 4, .size = 4, .count = 1, .type = METRONOME_IOREQ_COPY}); /* IMS */
+    request((struct metronome_ioreq){
+        .addr = 0xe80000c8, .data = 4, .size = 4, .count = 1, .type = METRONOME_IOREQ_COPY}); /* ICS */
     c = wait_for(from, METRONOME_DM_SET_PCI_INTX);
     assert_non_null(c);
     assert_int_equal(c->args[0], 4);
@@ -628,7 +646,8 @@ static void guest_reset(void **state)
 
     (void)state;
     out(0xcf9, 1, 6);
-    const struct metronome_command *down = wait_for(from, METRONOME_DM_SHUTDOWN), *done = wait_for(from, METRONOME_DM_RESET_DONE);
+    const struct metronome_command *down = wait_for(from, METRONOME_DM_SHUTDOWN),
+                                   *done = wait_for(from, METRONOME_DM_RESET_DONE);
     assert_non_null(down);
     assert_non_null(done);
     assert_true(down < done);
@@ -636,6 +655,21 @@ static void guest_reset(void **state)
     assert_true(qmp_reads("RESET"));
     assert_int_equal(config_read(1, 0, 0x60), 0x80808080);
     assert_int_equal(config_read(0, 0, 0), 0x12378086);
+}
+
+/* The daemon's way: QEMU itself says nothing of a reset that QMP asks for. */
+static void reset_by_qmp(void **state)
+{
+    unsigned from = seen_count;
+
+    (void)state;
+    qmp_say("{'execute':'system_reset'}");
+    assert_true(qmp_reads("\"RESET\""));
+    assert_null(find_from(from, METRONOME_DM_RESET_DONE));
+    qmp_say("{'execute':'stop'}{'execute':'cont'}");
+    assert_non_null(wait_for(from, METRONOME_DM_RESET_DONE));
+    assert_null(find_from(from, METRONOME_DM_SHUTDOWN));
+    assert_true(qmp_reads("\"RESUME\""));
 }
 
 static double nanoseconds(void)
@@ -646,7 +680,8 @@ static double nanoseconds(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
-/* Each turn (CHECK POWER MODE, read status) raises and lowers IRQ 14: two commands. The last request waits if the ring is full. */
+/* Each turn (CHECK POWER MODE, read status) raises and lowers IRQ 14: two commands. The last request waits if the ring
+ * is full. */
 static bool irq_turn(void)
 {
     static const struct metronome_ioreq turn[] = {
@@ -749,6 +784,33 @@ static void a_dead_hypervisor_is_told(void **state)
     assert_non_null(strstr(text, "the hypervisor has not taken a command for 2 s"));
 }
 
+/* A machine of 3 + 1 GiB. */
+static void pages_above_4_gib(void **state)
+{
+    const uint64_t high = 4 * GIB + 0x5ffe; /* crosses a page */
+
+    (void)state;
+    asleep = false;
+    ram_low = 3 * GIB;
+    ram_high = 1 * GIB;
+    assert_int_equal(start_qemu(state), 0);
+    out(0x1f6, 1, 0xe0);
+    out(0x1f7, 1, 0xec);
+    ide_wait();
+    rep_in(0x1f0, 2, 256, high);
+    assert_memory_equal(ram(high) + 54, "EQUMH RADDSI K", 14);
+    out(0x510, 2, 0);
+    rep_in(0x511, 1, 4, 5 * GIB - 4);
+    assert_memory_equal(ram(5 * GIB - 4), "QEMU", 4);
+    rep_in(0x511, 1, 4, 5 * GIB - 2); /* runs out of RAM: nothing else is hit */
+    unsigned from = seen_count;
+    config_write(2, 0, 0x10, 0xe0000000);
+    config_write(2, 0, 0x04, 3);
+    assert_non_null(wait_for(from, METRONOME_DM_MAP));
+    assert_true(find_from(from, METRONOME_DM_MAP)->args[1] >= 4 * GIB + FIRMWARE_BYTES);
+    stop_qemu(state);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -766,10 +828,12 @@ int main(void)
         cmocka_unit_test(serial_port_reaches_its_channel),
         cmocka_unit_test(screendump_asks_for_dirty_pages),
         cmocka_unit_test(guest_reset),
+        cmocka_unit_test(reset_by_qmp),
         cmocka_unit_test(a_full_ring_waits),
         cmocka_unit_test(latency),
         cmocka_unit_test(quits_when_told),
         cmocka_unit_test(a_dead_hypervisor_is_told),
+        cmocka_unit_test(pages_above_4_gib),
     };
 
     return cmocka_run_group_tests(tests, start_qemu, stop_qemu);

@@ -51,7 +51,8 @@ static void every_class(void **state)
 
 static void answers_keep_what_is_not_theirs(void **state)
 {
-    struct metronome_ioreq r = {.data = 5, .state_dir_df = METRONOME_IOREQ_READ | METRONOME_IOREQ_DF | METRONOME_IOREQ_READY};
+    struct metronome_ioreq r = {.data = 5,
+                                .state_dir_df = METRONOME_IOREQ_READ | METRONOME_IOREQ_DF | METRONOME_IOREQ_READY};
 
     (void)state;
     request_answer(&r, UINT64_MAX);

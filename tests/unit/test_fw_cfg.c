@@ -229,8 +229,15 @@ static void dma_write_is_refused(void **state)
 
 static void dma_target_outside_memory(void **state)
 {
-    static const uint64_t bad[] = {0, BASE - 1, BASE + HOLE * PAGE, BASE + HOLE * PAGE - 1, BASE + PAGES * PAGE - 1, UINT64_MAX,
-                                   UINT64_MAX - 50, 1ull << 63, 0xffffffff};
+    static const uint64_t bad[] = {0,
+                                   BASE - 1,
+                                   BASE + HOLE * PAGE,
+                                   BASE + HOLE * PAGE - 1,
+                                   BASE + PAGES * PAGE - 1,
+                                   UINT64_MAX,
+                                   UINT64_MAX - 50,
+                                   1ull << 63,
+                                   0xffffffff};
     uint32_t bytes;
     uint16_t key = key_of("opt/blob", &bytes);
 
@@ -243,7 +250,8 @@ static void dma_target_outside_memory(void **state)
 /* There is nowhere to report an error: nothing happens. */
 static void dma_descriptor_outside_memory(void **state)
 {
-    static const uint64_t bad[] = {0, BASE - 8, BASE + HOLE * PAGE, BASE + HOLE * PAGE - 8, UINT64_MAX, UINT64_MAX - 15, 1ull << 40};
+    static const uint64_t bad[] = {0,          BASE - 8,        BASE + HOLE * PAGE, BASE + HOLE * PAGE - 8,
+                                   UINT64_MAX, UINT64_MAX - 15, 1ull << 40};
     uint8_t before[sizeof memory];
 
     (void)state;
@@ -304,8 +312,8 @@ static void odd_accesses(void **state)
     for (unsigned offset = 0; offset < 20; offset++)
         for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             bool data = offset < 2 && sizes[i] == 1;
-            bool signature = offset >= 4 && offset + sizes[i] <= 12 && (sizes[i] == 1 || sizes[i] == 2 || sizes[i] == 4) &&
-                             offset % sizes[i] == 0;
+            bool signature = offset >= 4 && offset + sizes[i] <= 12 &&
+                             (sizes[i] == 1 || sizes[i] == 2 || sizes[i] == 4) && offset % sizes[i] == 0;
             if (!data && !signature)
                 assert_int_equal(fw_cfg_read(&cfg, offset, sizes[i]), UINT32_MAX);
             if (!(offset == 0 && sizes[i] == 2) && !(offset == 8 && sizes[i] == 4))
@@ -367,7 +375,10 @@ static void cmos_memory_sizes(void **state)
 
 static void cmos_devices(void **state)
 {
-    struct platform p = {.ram_low = 64 << 20, .vcpus = 1, .boot_order = "dna", .floppies = {FLOPPY_1440K, FLOPPY_2880K},
+    struct platform p = {.ram_low = 64 << 20,
+                         .vcpus = 1,
+                         .boot_order = "dna",
+                         .floppies = {FLOPPY_1440K, FLOPPY_2880K},
                          .ide_sectors = {1 << 20, 0, 1 << 24, 2000}};
     uint8_t cmos[256];
     unsigned sum = 0;

@@ -1,5 +1,6 @@
 /*
- * The user-mode network with this test as its guest: words, DHCP with a boot file, ARP, TFTP, a UDP service of the host.
+ * The user-mode network with this test as its guest: words, DHCP with a boot file, ARP, TFTP, a UDP service of the
+ * host.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -48,7 +49,8 @@ static void words_are_understood(void **state)
     assert_true(parse(""));
     assert_int_equal(ntohl(options.host.s_addr), GATEWAY);
     assert_int_equal(ntohl(options.dhcp_start.s_addr), GUEST);
-    assert_true(parse("net=192.168.7.0/26,dhcpstart=192.168.7.20,tftp=/x,bootfile=a/b.ipxe,restrict=on,ipv6=off,hostname=h"));
+    assert_true(
+        parse("net=192.168.7.0/26,dhcpstart=192.168.7.20,tftp=/x,bootfile=a/b.ipxe,restrict=on,ipv6=off,hostname=h"));
     assert_int_equal(ntohl(options.mask.s_addr), 0xffffffc0);
     assert_int_equal(ntohl(options.host.s_addr), 0xc0a80702);
     assert_int_equal(ntohl(options.dhcp_start.s_addr), 0xc0a80714);
@@ -66,10 +68,20 @@ static void words_are_understood(void **state)
 
 static void nonsense_is_refused(void **state)
 {
-    static const char *const bad[] = {
-        "what=ever", "tftp", "net=10.0.2.0/33", "net=hello", "net=10.0.2.0/31", "dhcpstart=11.0.0.1", "restrict=maybe",
-        "hostfwd=", "hostfwd=tcp::22", "hostfwd=tcp::0-:22", "hostfwd=tcp::22-:65536", "hostfwd=icmp::1-:2", "hostfwd=tcp:x:1-:2",
-        "hostfwd=tcp::1-:2x"};
+    static const char *const bad[] = {"what=ever",
+                                      "tftp",
+                                      "net=10.0.2.0/33",
+                                      "net=hello",
+                                      "net=10.0.2.0/31",
+                                      "dhcpstart=11.0.0.1",
+                                      "restrict=maybe",
+                                      "hostfwd=",
+                                      "hostfwd=tcp::22",
+                                      "hostfwd=tcp::0-:22",
+                                      "hostfwd=tcp::22-:65536",
+                                      "hostfwd=icmp::1-:2",
+                                      "hostfwd=tcp:x:1-:2",
+                                      "hostfwd=tcp::1-:2x"};
     char long_word[3000];
 
     (void)state;
@@ -117,8 +129,8 @@ static unsigned sum(const uint8_t *at, unsigned bytes)
     return ~total & 0xffff;
 }
 
-static void send_udp(const uint8_t *mac, uint32_t from, uint32_t to, unsigned from_port, unsigned to_port, const void *data,
-                     unsigned bytes)
+static void send_udp(const uint8_t *mac, uint32_t from, uint32_t to, unsigned from_port, unsigned to_port,
+                     const void *data, unsigned bytes)
 {
     uint8_t f[1600] = {0};
 
@@ -351,10 +363,10 @@ static int stop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(words_are_understood),       cmocka_unit_test(nonsense_is_refused),
-        cmocka_unit_test(dhcp_offers_the_boot_file),  cmocka_unit_test(tftp_serves_the_folder),
-        cmocka_unit_test(tftp_stays_in_the_folder),   cmocka_unit_test(hosts_services_are_reached),
-        cmocka_unit_test(garbage_does_no_harm),       cmocka_unit_test(it_ends_with_its_guest),
+        cmocka_unit_test(words_are_understood),      cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(dhcp_offers_the_boot_file), cmocka_unit_test(tftp_serves_the_folder),
+        cmocka_unit_test(tftp_stays_in_the_folder),  cmocka_unit_test(hosts_services_are_reached),
+        cmocka_unit_test(garbage_does_no_harm),      cmocka_unit_test(it_ends_with_its_guest),
     };
 
     return cmocka_run_group_tests(tests, start, stop);

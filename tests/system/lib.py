@@ -85,6 +85,29 @@ def put_into_disk(image, files):
             raise Failure("cannot write %s into the image: %s" % (name, done.stdout.decode().strip()))
 
 
+def boot_sector(source):
+    """A disk of 16-bit code, from tests/system/SOURCE."""
+    objects, image = scratch.name(".o"), scratch.name(".img")
+    subprocess.run(["gcc", "-m32", "-c", os.path.join(ROOT, "tests/system", source), "-o", objects], check=True)
+    subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x7c00", "--oformat", "binary", objects, "-o", image], check=True)
+    with open(image, "r+b") as f:
+        f.truncate(1 << 20)
+    return image
+
+
+def grub_iso(config, files=()):
+    """A GRUB ISO with this grub.cfg and {name on the ISO: file here}."""
+    tree, iso = scratch.name(".tree"), scratch.name(".iso")
+    os.makedirs(tree + "/boot/grub")
+    with open(tree + "/boot/grub/grub.cfg", "w") as f:
+        f.write(config)
+    names = ["%s=%s" % pair for pair in dict(files).items()]
+    done = subprocess.run(["grub-mkrescue", "-o", iso, tree] + names, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise Failure("grub-mkrescue: " + done.stdout.decode().strip())
+    return iso
+
+
 class Picture:
     """What the screen showed: a PPM file's width, height and three bytes for each dot."""
 

@@ -35,6 +35,13 @@ bool control_send(uint32_t op, unsigned slot, uint64_t argument, void (*done)(vo
     return true;
 }
 
+void control_forget(const void *owner)
+{
+    for (unsigned i = 0; i < METRONOME_RING_ENTRIES; i++)
+        if (pending[i].owner == owner)
+            pending[i].done = NULL;
+}
+
 void control_receive(void)
 {
     uint32_t consumed = completions->ring.consumed;

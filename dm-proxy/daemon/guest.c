@@ -8,13 +8,15 @@
 #include <unistd.h>
 
 #include "daemon/console.h"
+#include "daemon/control.h"
 #include "daemon/device_model.h"
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
 #include "daemon/protocol.h"
 #include "daemon/slot.h"
 
-#define QEMU_PATIENCE_MS 3000 /* between asking it to end and killing it */
+#define QEMU_PATIENCE_MS 3000     /* between asking it to end and killing it */
+#define DESTROY_PATIENCE_MS 10000 /* for the hypervisor's answer */
 
 enum phase {
     PHASE_REQUEST,    /* its client has not said yet what it is to be */
@@ -35,7 +37,6 @@ struct guest {
     char text[REQUEST_MAX_BYTES]; /* what the request points into */
     struct request request;
     int slot; /* -1: none */
-    uint32_t resets;
     struct device_model dm;
     struct console console;
     struct timer patience;
@@ -43,6 +44,7 @@ struct guest {
 };
 
 static struct guest *guests;
+static bool slot_lost[HYPERVISOR_SLOTS]; /* the hypervisor did not give it back */
 static void (*last_left)(void);
 
 unsigned guests_count(void)
@@ -149,7 +151,22 @@ static void on_destroyed(void *owner, int status)
         fprintf(stderr, "metronome-daemon: destroying slot %d: error %d\n", g->slot, -status);
     if (g->phase != PHASE_DESTROYING)
         return;
+    loop_cancel(&g->patience);
     take_stats(g);
+    stop_device_model(g);
+}
+
+/* Its pages may be in use: the slot is not used again, and the guest's end is told without it. */
+static void on_not_destroyed(void *owner)
+{
+    struct guest *g = owner;
+
+    control_forget(g);
+    take_stats(g);
+    slot_lost[g->slot] = true;
+    g->slot = -1;
+    g->end.status = EXIT_INTERNAL;
+    snprintf(g->end.text, sizeof g->end.text, "the hypervisor did not stop the guest within %d s", DESTROY_PATIENCE_MS / 1000);
     stop_device_model(g);
 }
 
@@ -163,10 +180,12 @@ static void end(struct guest *g, enum event_type type, int status, const char *f
     g->end = (struct event){.type = type, .status = (uint32_t)status};
     snprintf(g->end.text, sizeof g->end.text, format, argument);
     g->phase = PHASE_DESTROYING;
-    if (created)
-        hypervisor_command(METRONOME_CONTROL_DESTROY, (unsigned)g->slot, 0, on_destroyed, g);
-    else
+    if (!created) {
         stop_device_model(g);
+        return;
+    }
+    loop_timer(&g->patience, DESTROY_PATIENCE_MS, on_not_destroyed, g);
+    hypervisor_command(METRONOME_CONTROL_DESTROY, (unsigned)g->slot, 0, on_destroyed, g);
 }
 
 static void refuse(struct guest *g, int status, const char *text)
@@ -248,8 +267,9 @@ static void on_created(void *owner, int status)
 
 static int free_slot(void)
 {
-    bool used[HYPERVISOR_SLOTS] = {false};
+    bool used[HYPERVISOR_SLOTS];
 
+    memcpy(used, slot_lost, sizeof used);
     for (struct guest *g = guests; g; g = g->next)
         if (g->slot >= 0)
             used[g->slot] = true;
@@ -317,11 +337,6 @@ static void follow(struct guest *g)
     struct metronome_slot_status s;
 
     hypervisor_slot_status((unsigned)g->slot, &s);
-    if (s.resets != g->resets) {
-        /* A reset that began in QEMU is not counted here: QEMU has reset itself before the hypervisor knew. */
-        g->resets = s.resets;
-        device_model_command(&g->dm, "system_reset");
-    }
     if (s.state == METRONOME_SLOT_RUNNING && g->phase == PHASE_STARTING) {
         g->phase = PHASE_RUNNING;
         tell_text(g, EVENT_RUNNING, "running%s", "");
@@ -333,6 +348,7 @@ static void follow(struct guest *g)
 static void hypervisor_failed(struct guest *g)
 {
     if (g->phase == PHASE_DESTROYING) {
+        loop_cancel(&g->patience);
         stop_device_model(g);
         return;
     }

@@ -20,6 +20,7 @@
 
 #define TICK_MS 100
 #define LAST_WORDS_MS 500     /* output that is still on its way when the guest has ended */
+#define STOP_PATIENCE_S 20    /* between asking for the guest's end and hearing of it */
 #define DAEMON_PATIENCE_MS 10000 /* for the hypervisor's end, after ours */
 
 enum { AT_STDIN, AT_SERIAL, AT_MONITOR, AT_MESSAGES, AT_DAEMON, AT_SIGNALS, PLACES };
@@ -33,6 +34,7 @@ struct session {
     struct event end;
     int status; /* why we stopped it ourselves: -1: we did not */
     char why[200];
+    double stopped_at;
     char message[400]; /* of the device model, being read */
     size_t message_bytes;
 };
@@ -44,6 +46,7 @@ static void stop(struct session *s, int status, const char *why)
     if (s->stopping || s->ended)
         return;
     s->stopping = true;
+    s->stopped_at = progress_seconds();
     s->status = status;
     snprintf(s->why, sizeof s->why, "%s", why);
     client_send(s->daemon, &order, sizeof order, NULL, 0);
@@ -161,12 +164,12 @@ static void take_keys(struct session *s)
     }
 }
 
-static void daemon_lost(struct session *s)
+static void daemon_lost(struct session *s, const char *text)
 {
     s->ended = true;
     s->status = -1;
     s->end = (struct event){.type = EVENT_ENDED, .status = EXIT_INTERNAL};
-    snprintf(s->end.text, sizeof s->end.text, "the daemon is gone, and the guest with it");
+    snprintf(s->end.text, sizeof s->end.text, "%s", text);
 }
 
 static void take_event(struct session *s)
@@ -175,7 +178,7 @@ static void take_event(struct session *s)
     ssize_t n = recv(s->daemon, &e, sizeof e, 0);
 
     if (n != sizeof e) {
-        daemon_lost(s);
+        daemon_lost(s, "the daemon is gone, and the guest with it");
         return;
     }
     e.text[sizeof e.text - 1] = 0;
@@ -335,10 +338,11 @@ static void wait_for_daemon(struct session *s)
 
 static int conclude(struct session *s)
 {
-    int status = s->status >= 0 ? s->status : (int)s->end.status;
-    const char *why = s->status >= 0 ? s->why : s->end.text;
+    bool ours = s->status >= 0 && s->end.status != EXIT_INTERNAL; /* a failure while stopping says more */
+    int status = ours ? s->status : (int)s->end.status;
+    const char *why = ours ? s->why : s->end.text;
 
-    if (s->end.type == EVENT_ENDED && s->status < 0 && !status && s->run->expect && !expect_feed("", 0)) {
+    if (s->end.type == EVENT_ENDED && !ours && !status && s->run->expect && !expect_feed("", 0)) {
         status = EXIT_UNMET;
         why = "the guest ended without the expected output";
     }
@@ -349,6 +353,15 @@ static int conclude(struct session *s)
         report_stats(&s->end.stats);
     }
     return status;
+}
+
+static void look_at_clock(struct session *s)
+{
+    progress_tick();
+    if (s->run->timeout_ms && progress_seconds() * 1000 > (double)s->run->timeout_ms)
+        stop(s, EXIT_TIMEOUT, "the time is up");
+    if (s->stopping && !s->ended && progress_seconds() > s->stopped_at + STOP_PATIENCE_S)
+        daemon_lost(s, "the daemon does not answer");
 }
 
 int session_run(struct run *r)
@@ -366,9 +379,7 @@ int session_run(struct run *r)
         terminal_enter();
     while (!s.ended) {
         wait_for_something(&s);
-        progress_tick();
-        if (r->timeout_ms && progress_seconds() * 1000 > (double)r->timeout_ms)
-            stop(&s, EXIT_TIMEOUT, "the time is up");
+        look_at_clock(&s);
     }
     drain(&s);
     progress_done(NULL);

@@ -543,6 +543,7 @@ static void test_refresh_toggle(void **state)
 
 static void test_power_on(void **state)
 {
+    assert_int_equal(pit.tick, START / TICK);
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(status_of(i), 0x80 | 0x40 | 0x36);
         assert_int_equal(rises(i), 0);
@@ -692,6 +693,17 @@ static void test_end_of_time(void **state)
     }
 }
 
+static void test_last_deadline(void **state)
+{
+    uint64_t last = UINT64_MAX / 12 * 12;
+
+    now = last - 10 * TICK;
+    program(0, 0, false, 9);
+    assert_true(vpit_deadline(&pit) == last);
+    program(0, 0, false, 10);
+    assert_true(vpit_deadline(&pit) == NEVER);
+}
+
 static void test_time_going_back(void **state)
 {
     struct vpit before;
@@ -753,6 +765,13 @@ static void test_deadline(void **state)
 }
 
 /* check() refuses what no chip can be in. */
+#define REFUSED(...) \
+    do { \
+        pit = good; \
+        __VA_ARGS__; \
+        assert_false(vpit_check(&pit)); \
+    } while (0)
+
 static void test_check_refuses(void **state)
 {
     struct vpit good;
@@ -761,40 +780,84 @@ static void test_check_refuses(void **state)
     program(1, 0, false, 100);
     clocks(5);
     good = pit;
-#define REFUSED(change) \
-    do { \
-        pit = good; \
-        change; \
-        assert_false(vpit_check(&pit)); \
-    } while (0)
-    REFUSED(pit.zero[3] = 1);
+    for (unsigned i = 0; i < sizeof(pit.zero); i++)
+        REFUSED(pit.zero[i] = 1);
     REFUSED(pit.port61 = 0x10);
     REFUSED(pit.tick = UINT64_MAX / 12 + 1);
     REFUSED(pit.out.line[0].level = 2);
     REFUSED(pit.out.line[0].level = 0);
     REFUSED(pit.out.line[1].level = 1);
     REFUSED(pit.out.line[1].zero = 1);
-    REFUSED(pit.channel[0].zero[1] = 1);
     REFUSED(pit.channel[0].ce = 0);
     REFUSED(pit.channel[0].ce = 65538);
     REFUSED(pit.channel[1].ce = 0);
     REFUSED(pit.channel[1].ce = 65537);
     REFUSED(pit.channel[1].done = 1);
+    REFUSED(pit.channel[1].done = 1; pit.out.line[1].level = 1; pit.channel[1].ce = 65536);
     REFUSED(pit.channel[1].trigger = 1);
     REFUSED(pit.channel[0].odd = 1);
+    REFUSED(pit.channel[0].written = 0);
+    REFUSED(pit.channel[0].counting = 0);
+    REFUSED(pit.channel[2].counting = 1);
+    REFUSED(pit.channel[2].null = 0);
+    REFUSED(pit.channel[2].done = 1);
+    REFUSED(pit.channel[2].odd = 1);
+    REFUSED(pit.channel[2].ce = 65536);
+}
+
+static void test_check_refuses_registers(void **state)
+{
+    struct vpit good;
+
+    program(0, 2, false, 100);
+    clocks(5);
+    good = pit;
+    REFUSED(pit.channel[0].zero[0] = 1);
+    REFUSED(pit.channel[0].zero[1] = 1);
     REFUSED(pit.channel[0].control = 0x40);
     REFUSED(pit.channel[0].control = 0x04);
     REFUSED(pit.channel[0].latched = 1);
     REFUSED(pit.channel[0].latched = 4);
     REFUSED(pit.channel[0].low_byte = 1);
-    REFUSED(pit.channel[0].written = 0);
+    REFUSED(pit.channel[0].half = 1; pit.channel[0].control = 0x14);
+    REFUSED(pit.channel[0].read_msb = 1; pit.channel[0].control = 0x24);
+    REFUSED(pit.channel[0].latched = 2; pit.channel[0].control = 0x14);
+    REFUSED(pit.channel[0].status_latched = 2);
+    REFUSED(pit.channel[0].half = 2);
+    REFUSED(pit.channel[0].read_msb = 2);
     REFUSED(pit.channel[0].gate = 2);
-    REFUSED(pit.channel[0].counting = 0);
-    REFUSED(pit.channel[2].counting = 1);
-    REFUSED(pit.channel[2].null = 0);
-    REFUSED(pit.channel[2].ce = 65536);
-#undef REFUSED
+    REFUSED(pit.channel[0].trigger = 2);
+    REFUSED(pit.channel[0].written = 2);
+    REFUSED(pit.channel[0].null = 2);
+    REFUSED(pit.channel[0].counting = 2);
+    REFUSED(pit.channel[0].done = 2);
+    REFUSED(pit.channel[0].odd = 2);
 }
+
+static void test_check_refuses_counters(void **state)
+{
+    struct vpit good;
+
+    program(0, 3, false, 100);
+    clocks(5);
+    good = pit;
+    REFUSED(pit.channel[0].ce = 65538);
+    REFUSED(pit.channel[0].ce = 51);
+    REFUSED(pit.channel[0].ce = 0); /* even counts never show 0 */
+    REFUSED(pit.channel[0].odd = 1; pit.channel[0].ce = 0; pit.out.line[0].level = 0); /* odd ones only with OUT high */
+    REFUSED(pit.channel[0].gate = 0; pit.out.line[0].level = 0);
+    REFUSED(pit.channel[0].done = 1);
+    program(0, 2, false, 100);
+    clocks(5);
+    good = pit;
+    REFUSED(pit.channel[0].done = 1);
+    program(0, 4, false, 100);
+    clocks(5);
+    good = pit;
+    REFUSED(pit.out.line[0].level = 0);
+    REFUSED(pit.out.line[0].level = 0; pit.channel[0].done = 1);
+}
+#undef REFUSED
 
 /*
  * The reference chip: one channel, one clock at a time, on 16 raw bits. It follows the datasheet's prose and shares nothing with
@@ -1321,10 +1384,13 @@ int main(void)
         TEST(test_exact_over_a_year),
         TEST(test_edges_are_counted_not_sampled),
         TEST(test_end_of_time),
+        TEST(test_last_deadline),
         TEST(test_time_going_back),
         TEST(test_phase),
         TEST(test_deadline),
         TEST(test_check_refuses),
+        TEST(test_check_refuses_registers),
+        TEST(test_check_refuses_counters),
         TEST(test_against_reference),
         TEST(test_every_jump),
         TEST(test_restored_runs_the_same),

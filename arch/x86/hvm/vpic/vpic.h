@@ -15,7 +15,7 @@
  *                  its way, and the chip that asked answers it [test_spurious_irq7, test_spurious_irq15].
  *                - a poll without a request reads 0 in the level field as well [test_poll_without_request].
  *                - if no slave answers to the cascade address, the bus floats: vector 0xff [test_slave_with_wrong_id].
- * Documentation  Intel 8259A datasheet (231468-003); Intel 82371AB PIIX4 datasheet (290562-001), registers ICW1-OCW3, ELCR1, ELCR2.
+ * Documentation  Intel 8259A datasheet (231468-003); Intel 82371AB PIIX4 datasheet (290562-001), ICW1-OCW3, ELCR1, ELCR2.
  *
  * Offsets: 0,1 = ports 0x20,0x21 (master); 2,3 = 0xa0,0xa1 (slave); 4,5 = 0x4d0,0x4d1 (ELCR).
  *

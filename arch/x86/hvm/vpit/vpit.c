@@ -21,13 +21,13 @@ enum { CONTROL_WORD_OFFSET = 3, PORT61_OFFSET = 4, OFFSETS = 5 };
 
 /* What tells the six modes apart. */
 static const struct {
-    uint8_t idle_out;  /* OUT after a control word */
-    uint8_t on_write;  /* a new count is loaded at the next clock */
-    uint8_t on_gate;   /* a rise of GATE loads the count at the next clock */
-    uint8_t gated;     /* counts only while GATE is high */
-    uint8_t periodic;  /* OUT repeats; it is high while GATE is low */
-    uint8_t strobe;    /* OUT is low for one clock when the count is over */
-    uint8_t load_out;  /* OUT after the count is loaded */
+    bool idle_out;  /* OUT after a control word */
+    bool on_write;  /* a new count is loaded at the next clock */
+    bool on_gate;   /* a rise of GATE loads the count at the next clock */
+    bool gated;     /* counts only while GATE is high */
+    bool periodic;  /* OUT repeats; it is high while GATE is low */
+    bool strobe;    /* OUT is low for one clock when the count is over */
+    bool load_out;  /* OUT after the count is loaded */
 } modes[8] = {
     {.idle_out = 0, .on_write = 1, .gated = 1, .load_out = 0},
     {.idle_out = 1, .on_gate = 1, .load_out = 0},
@@ -114,8 +114,8 @@ static void pulse(struct line *out, uint64_t rises, uint64_t tick, bool level)
     line_pulse(out, rises, tick * MASTER_PER_PIT_TICK, level);
 }
 
-/* Clock `tick` loads the counter. */
-static void load(struct vpit_channel *c, struct line *out, uint64_t tick)
+/* A clock loads the counter. That never raises OUT: where it ends up high, it is high already. */
+static void load(struct vpit_channel *c, struct line *out)
 {
     uint32_t n = initial_count(c);
 
@@ -123,7 +123,7 @@ static void load(struct vpit_channel *c, struct line *out, uint64_t tick)
     c->ce = n - c->odd;
     c->null = c->done = 0;
     c->counting = 1;
-    line_set(out, tick * MASTER_PER_PIT_TICK, modes[mode_bits(c)].load_out);
+    out->level = modes[mode_bits(c)].load_out;
 }
 
 /* Modes 0, 1, 4, 5: `d` clocks of counting after clock `t`. ce goes on below 0, but OUT acts only the first time. */
@@ -145,7 +145,7 @@ static void count_once(struct vpit_channel *c, struct line *out, uint64_t t, uin
     c->ce = (uint32_t)((c->ce + m - d % m) % m);
 }
 
-/* Mode 2: `d` clocks of counting after clock `t`, at least one. OUT is low while ce is 1; the next clock reloads and raises it. */
+/* Mode 2: `d` clocks of counting after clock `t`. OUT is low while ce is 1; the next clock reloads and raises it. */
 static void count_rate(struct vpit_channel *c, struct line *out, uint64_t t, uint64_t d)
 {
     if (d < c->ce) {
@@ -202,7 +202,7 @@ static void advance_channel(struct vpit_channel *c, struct line *out, uint64_t t
         pulse(out, 1, t + 1, true);
     c->trigger = 0;
     if (load_first) {
-        load(c, out, t + 1);
+        load(c, out);
         t++;
         d--;
     }
@@ -237,7 +237,7 @@ static uint64_t clocks_to_rise(const struct vpit_channel *after, bool out, bool 
     if (modes[mode_bits(&c)].strobe && !out)
         return 1;
     if (load_first) {
-        load(&c, &l, 0);
+        load(&c, &l);
         wait = 1;
     }
     if (!counts(&c))

@@ -19,7 +19,7 @@
  *                  [test_latch_between_two_reads].
  *                - port 0x43 is write-only and reads 0xff [test_undefined_accesses].
  *                - the refresh toggle flips every 18 clocks whatever channel 1 does [test_refresh_toggle].
- * Documentation  Intel 8254 datasheet (231164-005); Intel 82371AB PIIX4 datasheet (290562-001), registers TCW, TMRSTS, TMRCNT, NMISC.
+ * Documentation  Intel 8254 datasheet (231164-005); Intel 82371AB PIIX4 datasheet (290562-001), TCW, TMRSTS, TMRCNT, NMISC.
  *
  * Offsets: 0-2 = ports 0x40-0x42, counters; 3 = port 0x43, control word; 4 = port 0x61. Only single bytes are defined.
  */

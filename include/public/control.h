@@ -54,7 +54,7 @@ struct metronome_slot_status {
     uint32_t reason;     /* enum metronome_end_reason */
     uint32_t code;
     uint32_t generation; /* counts creations of the slot */
-    uint32_t resets;     /* guest resets so far; on each the daemon makes the device model reset */
+    uint32_t resets;     /* guest resets so far */
     uint32_t zero[11];
     char message[192];   /* one line, NUL-terminated */
     struct metronome_stats stats;

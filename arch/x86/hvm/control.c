@@ -73,16 +73,9 @@ void control_publish(struct domain *d, enum metronome_slot_state state)
         copy_text(s->message, sizeof(s->message), d->end_message);
     }
     s->generation = d->slot->generation;
+    s->resets = d->resets;
     __atomic_store_n(&s->state, state, __ATOMIC_RELEASE);
     ring_daemon();
-}
-
-void control_reset_wanted(struct domain *d, enum metronome_end_reason reason)
-{
-    if (!control)
-        return;
-    status_of(d->slot)->reason = reason;
-    status_of(d->slot)->resets++;
 }
 
 static void complete(const struct metronome_command *c, int status)
@@ -189,7 +182,7 @@ static int op_reset(struct slot *s, const struct metronome_command *c)
 {
     (void)c;
     if (s->domain->has_dm)
-        domain_request_reset(s->domain, METRONOME_END_REBOOT);
+        domain_request_reset(s->domain);
     else
         domain_request(s->domain, ACTION_RESET);
     return 0;

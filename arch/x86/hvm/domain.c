@@ -375,6 +375,8 @@ static void act(struct domain *d)
     switch (d->action) {
     case ACTION_RESET:
         d->resets++;
+        log_info("domain %u (%s): reset %u, by port %#x\n", d->slot->index, d->header.name, d->resets, d->reset_cause);
+        d->reset_cause = 0;
         why = reset_machine(d, false);
         if (why)
             domain_end(d, METRONOME_END_CRASH, 0, "reset: %s", why);
@@ -389,6 +391,9 @@ static void act(struct domain *d)
     case ACTION_PAUSE:
         vtime_stop(&d->time);
         d->paused = true;
+        if (d->reset_wanted)
+            ioreq_press_reset(d->vcpu[0]);
+        d->reset_wanted = false;
         control_publish(d, d->resetting ? METRONOME_SLOT_RESETTING : METRONOME_SLOT_PAUSED);
         return;
     }
@@ -413,11 +418,18 @@ void domain_request(struct domain *d, enum domain_action action)
         vcpu_post_work(d->vcpu[i], WORK_LOOK);
 }
 
-void domain_request_reset(struct domain *d, enum metronome_end_reason reason)
+void domain_await_reset(struct domain *d)
 {
     d->resetting = true;
-    control_reset_wanted(d, reason);
     domain_request(d, ACTION_PAUSE);
+}
+
+void domain_request_reset(struct domain *d)
+{
+    if (d->resetting)
+        return;
+    d->reset_wanted = true;
+    domain_await_reset(d);
 }
 
 void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)

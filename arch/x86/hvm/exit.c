@@ -199,7 +199,7 @@ enum exit_action exit_triple_fault(struct vcpu *v)
 
     count_exit(v, METRONOME_EXIT_SHUTDOWN);
     if (d->has_dm)
-        domain_request_reset(d, METRONOME_END_TRIPLE_FAULT);
+        domain_request_reset(d);
     else
         domain_end(d, METRONOME_END_TRIPLE_FAULT, 0, "triple fault of vCPU %u at %#llx", v->id,
                    (unsigned long long)v->emu.regs.rip);

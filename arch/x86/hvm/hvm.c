@@ -75,7 +75,7 @@ static void stop(struct hvm_pcpu *p, struct vcpu *v)
 {
     struct domain *d = v->domain;
 
-    if (d->action == ACTION_RESET && v->io.waiting && !ioreq_poll(v))
+    if (d->resetting && d->action != ACTION_END && v->io.waiting && !ioreq_poll(v))
         return; /* its answer must be in before the request page is used again */
     sched_block(v, VCPU_STOPPED);
     p->io_waiting &= ~(1ull << v->local);

@@ -202,9 +202,11 @@ struct domain {
     uint32_t posted_writes;                /* our count of the buffered ring's write pointer */
     volatile uint32_t running;             /* vCPUs not stopped */
     volatile uint32_t action;              /* enum domain_action, done when the last vCPU has stopped */
-    uint32_t reset_cause;                  /* last port seen of those that reset */
+    uint32_t reset_cause;                  /* last port seen of those that reset; 0: none, so a triple fault or the button */
     uint32_t resets;
-    bool paused, resetting, ended;         /* all vCPUs stopped, and why */
+    bool paused, ended;                    /* all vCPUs have stopped */
+    bool resetting;                        /* stopped or stopping until the device model has reset itself */
+    bool reset_wanted;                     /* the device model does not know yet: it is told when all have stopped */
     const void *module, *initrd;           /* boot modules of a standalone domain; else they lie in the arena */
     uint32_t console_produced, console_consumed;
     int console_held;                      /* a byte that the UART had no room for, while console_holds */
@@ -379,6 +381,7 @@ enum emu_status ioreq_access(struct vcpu *v, const struct access *a, uint64_t ra
 bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t value);
 bool ioreq_poll(struct vcpu *v);                      /* true: the answer is in */
 void ioreq_cancel(struct vcpu *v);
+void ioreq_press_reset(struct vcpu *v);               /* a stopped vCPU's write to the reset register, which nobody waits for */
 void ioreq_complete(struct vcpu *v);                  /* before the vCPU resumes */
 
 /* ---- cpuid.c, msr.c ---- */
@@ -394,7 +397,10 @@ uint64_t xcr0_allowed(void);
 int domain_create(struct slot *s, const void *module, const void *initrd);
 void domain_destroy(struct domain *d);
 void domain_request(struct domain *d, enum domain_action action);
-void domain_request_reset(struct domain *d, enum metronome_end_reason reason); /* the device model resets first */
+/* A reset begins with the device model: it is told to, through its port 0xcf9, or has begun by itself (await); with its
+ * RESET_DONE the domain starts anew. */
+void domain_request_reset(struct domain *d);
+void domain_await_reset(struct domain *d);
 void domain_vcpu_stopped(struct domain *d);
 void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -415,7 +421,6 @@ void control_service(void);
 void control_publish(struct domain *d, enum metronome_slot_state state);
 void control_failed(const char *why);
 void control_message(struct slot *s, const char *text);
-void control_reset_wanted(struct domain *d, enum metronome_end_reason reason);
 void control_ended(struct domain *d);
 void slot_ring(struct slot *s);                       /* the doorbell to dom0 */
 void slot_service(struct domain *d);                  /* doorbell from dom0: commands and answers */

@@ -87,6 +87,8 @@ bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t 
 
     if (gpa < 0xa0000 || gpa + size > 0xc0000 || outstanding > METRONOME_BUFIOREQ_SLOTS - slots)
         return false; /* full: this write goes as a request, which QEMU handles after the ring */
+    if (write + slots < write && outstanding)
+        return false; /* the count wraps, and 2^32 is no multiple of the ring: only empty does it fit */
     for (unsigned i = 0; i < slots; i++)
         b->slot[(write + i) % METRONOME_BUFIOREQ_SLOTS] =
             METRONOME_IOREQ_COPY | code << 10 | (uint64_t)gpa << 12 | (value >> (32 * i)) << 32;
@@ -109,6 +111,13 @@ void ioreq_cancel(struct vcpu *v)
     v->io.waiting = v->io.port_in = v->io.again = false;
     v->io.logged = v->io.replayed = 0;
     v->io.sequence++;
+}
+
+void ioreq_press_reset(struct vcpu *v)
+{
+    const struct access a = {.address = 0xcf9, .count = 1, .size = 1, .write = true, .port = true};
+
+    send(v, &a, 6, 0);
 }
 
 static void finish_port_in(struct vcpu *v, uint64_t value, unsigned size)

@@ -104,10 +104,19 @@ static int op_ready(struct domain *d, const uint64_t *a)
     return 0;
 }
 
+static int op_reset_done(struct domain *d, const uint64_t *a)
+{
+    (void)a;
+    if (!d->resetting)
+        return -METRONOME_EINVAL;
+    domain_request(d, ACTION_RESET);
+    return 0;
+}
+
 static int op_shutdown(struct domain *d, const uint64_t *a)
 {
     if (a[0] == METRONOME_SHUTDOWN_REBOOT)
-        domain_request(d, ACTION_RESET);
+        domain_await_reset(d);
     else if (a[0] == METRONOME_SHUTDOWN_POWEROFF || a[0] == METRONOME_SHUTDOWN_SUSPEND)
         domain_end(d, METRONOME_END_POWEROFF, 0, "powered off");
     else
@@ -139,7 +148,7 @@ static const struct {
     [METRONOME_DM_MSI] = {op_msi, false},             [METRONOME_DM_MAP] = {op_map, false},
     [METRONOME_DM_UNMAP] = {op_unmap, false},         [METRONOME_DM_DIRTY] = {op_dirty, false},
     [METRONOME_DM_READY] = {op_ready, false},         [METRONOME_DM_SHUTDOWN] = {op_shutdown, false},
-    [METRONOME_DM_SLEEP] = {op_nothing, false},       [METRONOME_DM_RESET_DONE] = {op_nothing, false},
+    [METRONOME_DM_SLEEP] = {op_nothing, false},       [METRONOME_DM_RESET_DONE] = {op_reset_done, false},
     [METRONOME_DM_SCI] = {op_sci, true},
 };
 

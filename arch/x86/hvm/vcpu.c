@@ -136,6 +136,7 @@ static void reset_events(struct vcpu *v)
     memset(v->posted.pir, 0, sizeof(v->posted.pir));
     memset(v->posted.tmr, 0, sizeof(v->posted.tmr));
     v->posted.work = 0;
+    v->posted.on = 0;
     for (unsigned i = 0; i < DECODE_CACHE; i++)
         v->decode[i].insn.length = 0;
 }

@@ -20,7 +20,8 @@
 #define PAT_RESET 0x0007040600070406ull
 #define MISC_ENABLE_RESET 1ull /* fast strings */
 #define HWCR_ALLOWED 0x01000059ull
-#define PAT_TYPES 0xf3u /* memory types 0, 1, 4, 5, 6, 7 */
+#define PAT_TYPES 0xf3u  /* memory types 0, 1, 4, 5, 6, 7 */
+#define MTRR_TYPES 0x73u /* without 7, UC-, which only a PAT has */
 
 static const uint32_t fixed_mtrr[11] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
 
@@ -114,21 +115,20 @@ bool msr_read(struct vcpu *v, uint32_t msr, uint64_t *value)
     return constant(msr, value);
 }
 
-static bool valid_pat(uint64_t value)
+/* The lowest `n` bytes are memory types of the set. */
+static bool valid_types(uint64_t value, unsigned n, unsigned types)
 {
-    for (unsigned i = 0; i < 64; i += 8)
-        if ((value >> i & 0xff) > 7 || !(PAT_TYPES >> (value >> i & 7) & 1))
+    for (; n; n--, value >>= 8)
+        if ((value & 0xff) > 7 || !(types >> (value & 7) & 1))
             return false;
     return true;
 }
 
 static bool valid_write(uint32_t msr, uint64_t value)
 {
-    if (msr == MSR_MTRR_DEF)
-        return (value & 0xff) < 8 && (PAT_TYPES >> (value & 7) & 1);
-    if (msr - MSR_MTRR_PHYS < 2 * MTRR_VARIABLE && !(msr & 1))
-        return (value & 0xff) < 8 && (PAT_TYPES >> (value & 7) & 1);
-    return true;
+    if (msr == MSR_MTRR_DEF || (msr - MSR_MTRR_PHYS < 2 * MTRR_VARIABLE && !(msr & 1)))
+        return valid_types(value, 1, MTRR_TYPES);
+    return msr < fixed_mtrr[0] || msr > fixed_mtrr[10] || valid_types(value, 8, MTRR_TYPES);
 }
 
 bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
@@ -150,7 +150,7 @@ bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
             wrmsr(MSR_TSC_AUX, value);
         return true;
     }
-    if (msr == MSR_PAT && valid_pat(value)) {
+    if (msr == MSR_PAT && valid_types(value, 8, PAT_TYPES)) {
         v->pat = value;
         vendor->set_pat(v);
         return true;

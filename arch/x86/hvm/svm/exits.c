@@ -227,18 +227,40 @@ static enum exit_action (*const handlers[0x90])(struct vcpu *v) = {
     [VMEXIT_MWAIT_ARMED] = on_undefined, [VMEXIT_XSETBV] = on_xsetbv,
 };
 
-enum exit_action svm_exit(struct vcpu *v)
+static enum exit_action handle(struct vcpu *v)
 {
     uint32_t code = (uint32_t)vmcb_of(v)->exitcode;
 
-    if (v->stepping && end_step(v)) {
-        count_exit(v, METRONOME_EXIT_WINDOW);
-        return EXIT_RESUME;
-    }
     if (code == VMEXIT_NPF)
         return on_npf(v);
     if (code < sizeof(handlers) / sizeof(handlers[0]) && handlers[code])
         return handlers[code](v);
     exit_crash(v, code == VMEXIT_INVALID ? "the CPU refuses its state" : "unknown exit code %#x", code);
     return EXIT_LEAVE;
+}
+
+/* An instruction that we have done in the guest's place traps after it like one that the CPU did (APM 2 13.1.4). */
+static void trap_step(struct vcpu *v, uint64_t rip)
+{
+    if (v->emu.regs.rip == rip || v->event_pending)
+        return;
+    vmcb_of(v)->dr6 |= DR6_BS;
+    inject_exception(v, 1, false, 0);
+}
+
+enum exit_action svm_exit(struct vcpu *v)
+{
+    enum exit_action action;
+    uint64_t rip = v->emu.regs.rip;
+    bool step;
+
+    if (v->stepping && end_step(v)) {
+        count_exit(v, METRONOME_EXIT_WINDOW);
+        return EXIT_RESUME;
+    }
+    step = v->emu.regs.rflags & RFLAGS_TF;
+    action = handle(v);
+    if (step)
+        trap_step(v, rip);
+    return action;
 }

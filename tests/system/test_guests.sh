@@ -9,36 +9,47 @@ build=${B:-build}
 tests=${METRONOME_TESTS:-test}
 exact="-icount shift=0,sleep=off"
 
-# guest NAME "QEMU-ARGUMENTS" WORD...    its ok and not-ok lines; then whether the machine ended as it said
+# guest NAME "QEMU-ARGUMENTS" END WORD...    its ok and not-ok lines; then whether it ended as it should
 guest() {
-    local name=$1 arguments=$2 output
-    shift 2
+    local name=$1 arguments=$2 end=$3 output
+    shift 3
     output=$(mktemp)
     # shellcheck disable=SC2086
-    timeout 300 qemu-system-x86_64 -accel tcg -cpu max -m 512 -nodefaults -display none -no-reboot -serial stdio \
+    timeout 1200 qemu-system-x86_64 -accel tcg -cpu max -m 512 -nodefaults -display none -no-reboot -serial stdio \
         -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$build/metronome.elf" $arguments \
         -initrd "$build/guest/$name.elf $*" -append "exit=0xf4" </dev/null 2>&1 | tr -d '\r' >"$output"
     echo "# $name $*"
     cat "$output"
-    if grep -q '^guest: [0-9]* passed, 0 failed$' "$output"; then
-        echo "ok $name: to its end"
-    elif ! grep -q '^not ok ' "$output"; then
-        echo "not ok $name: to its end: $(grep -aE '^(panic|domain)' "$output" | head -1)"
+    if grep -qaE "$end" "$output"; then
+        echo "ok $name $*: to its end"
+    else
+        echo "not ok $name $*: to its end: $(grep -aE '^(panic|domain|guest:)' "$output" | head -1)"
     fi
     rm -f "$output"
 }
 
-# name | lengths | QEMU arguments | words
+done='^guest: [0-9]+ passed, 0 failed$'
+triple='^domain 0 \(module\): triple fault of vCPU 0'
+# name      ; lengths         ; QEMU arguments ; words ; line at the end
 guests="
-devices     | check test long | $exact | strict
-devices     | test long       |        |
+devices     ; check test long ; $exact         ; strict          ; $done
+devices     ; test long       ;                ;                 ; $done
+emulate     ; check           ;                ; shapes=2        ; $done
+emulate     ; test            ;                ; shapes=30       ; $done
+emulate     ; long            ;                ; shapes=1000     ; $done
+cpuid       ; check test long ;                ;                 ; $done
+exceptions  ; check test long ;                ;                 ; $done
+hostile     ; check test      ;                ;                 ; $done
+hostile     ; long            ;                ; rounds=1000000  ; $done
+triplefault ; check test long ;                ;                 ; $triple
+triplefault ; check test long ;                ; mmio            ; $triple
 "
 
-while IFS='|' read -r name lengths arguments words; do
+while IFS=';' read -r name lengths arguments words end; do
     name=${name// /}
     [ -n "$name" ] || continue
     [[ " $lengths " == *" $tests "* ]] || continue
     [ $# = 0 ] || [[ " $* " == *" $name "* ]] || continue
     # shellcheck disable=SC2086
-    guest "$name" "$arguments" $words
+    guest "$name" "$arguments" "${end# }" $words
 done <<<"$guests"

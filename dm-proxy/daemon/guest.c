@@ -229,16 +229,18 @@ static void refuse_creation(struct guest *g, int error)
         {METRONOME_EVERSION, EXIT_INTERNAL, "the hypervisor is of another version of Metronome"},
     };
     struct metronome_slot_status s;
-    char number[32];
+    char text[300];
 
     hypervisor_slot_status((unsigned)g->slot, &s);
     for (unsigned i = 0; i < sizeof causes / sizeof causes[0]; i++)
         if (error == -causes[i].error) {
-            refuse(g, causes[i].status, s.message[0] ? s.message : causes[i].text);
+            snprintf(text, sizeof text, "%.100s%s%s", g->request.module, *g->request.module ? ": " : "",
+                     s.message[0] ? s.message : causes[i].text);
+            refuse(g, causes[i].status, text);
             return;
         }
-    snprintf(number, sizeof number, "%d", -error);
-    end(g, EVENT_REFUSED, EXIT_INTERNAL, "the hypervisor refused the guest with error %s", number);
+    snprintf(text, sizeof text, "%d", -error);
+    end(g, EVENT_REFUSED, EXIT_INTERNAL, "the hypervisor refused the guest with error %s", text);
 }
 
 static void on_created(void *owner, int status)

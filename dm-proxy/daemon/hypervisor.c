@@ -16,6 +16,7 @@
 #include "daemon/protocol.h"
 
 #define START_PATIENCE_MS 60000
+#define EXIT_CANNOT_RUN 5 /* of its QEMU, when the hypervisor stops with code 2 */
 #define PANIC_PATIENCE_MS 1000 /* for its backtrace to reach the log */
 #define POLL_MS 50 /* beside the doorbell, which a hypervisor that has just died does not ring */
 
@@ -102,23 +103,6 @@ static void on_output(void *owner)
     take_output(owner);
 }
 
-static void on_ended(void *owner)
-{
-    char how[100], text[400];
-
-    (void)owner;
-    while (hv.console.fd >= 0)
-        take_output(&hv.console);
-    while (hv.messages.fd >= 0)
-        take_output(&hv.messages);
-    end_line();
-    process_describe(&hv.qemu, how, sizeof how);
-    if (hv.panic[0])
-        on_panicked(NULL);
-    snprintf(text, sizeof text, "the hypervisor's QEMU %s%s%s", how, hv.last[0] ? ": " : "", hv.last);
-    fail(EXIT_INTERNAL, text);
-}
-
 static void check_ready(void)
 {
     uint32_t ready = __atomic_load_n(&header()->ready, __ATOMIC_ACQUIRE);
@@ -144,6 +128,29 @@ static void look(void)
         control_receive();
     if (hypervisor.state != HYPERVISOR_FAILED)
         hv.changed();
+}
+
+static void on_ended(void *owner)
+{
+    char how[100], text[400];
+
+    (void)owner;
+    while (hv.console.fd >= 0)
+        take_output(&hv.console);
+    while (hv.messages.fd >= 0)
+        take_output(&hv.messages);
+    end_line();
+    process_describe(&hv.qemu, how, sizeof how);
+    /* It may have said why and ended before we looked. */
+    look();
+    if (hv.panic[0])
+        on_panicked(NULL);
+    if (hypervisor.state == HYPERVISOR_STARTING && hv.qemu.exited && hv.qemu.status == EXIT_CANNOT_RUN) {
+        snprintf(text, sizeof text, "the hypervisor cannot run: %s", hv.last);
+        fail(EXIT_USAGE, text);
+    }
+    snprintf(text, sizeof text, "the hypervisor's QEMU %s%s%s", how, hv.last[0] ? ": " : "", hv.last);
+    fail(EXIT_INTERNAL, text);
 }
 
 static void on_doorbell(void *owner)

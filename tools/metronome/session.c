@@ -37,6 +37,8 @@ struct session {
     double stopped_at;
     char message[400]; /* of the device model, being read */
     size_t message_bytes;
+    char early[600]; /* what it said before the guest ran: why it does not, or warnings */
+    bool running;
 };
 
 static void stop(struct session *s, int status, const char *why)
@@ -70,7 +72,7 @@ static void show(struct session *s, int *from, bool is_serial)
             close_fd(from);
         return;
     }
-    progress_done("running");
+    progress_done("running"); /* its first output may come before the daemon's word */
     s->mid_line = bytes[n - 1] != '\n';
     if (!terminal_write(bytes, (size_t)n))
         stop(s, EXIT_INTERNAL, "standard output is gone");
@@ -80,13 +82,26 @@ static void show(struct session *s, int *from, bool is_serial)
 
 static void show_message(struct session *s)
 {
+    size_t n = strlen(s->early);
+
     s->message[s->message_bytes] = 0;
     /* That the daemon has ended QEMU is no news. */
-    if (s->message_bytes && !strstr(s->message, "terminating on signal")) {
-        progress_done(NULL);
+    if (!s->message_bytes || strstr(s->message, "terminating on signal"))
+        ;
+    else if (s->running)
         fprintf(stderr, "metronome: device model: %s\n", s->message);
-    }
+    else
+        snprintf(s->early + n, sizeof s->early - n, "%s%s", n ? "; " : "", s->message);
     s->message_bytes = 0;
+}
+
+static void now_running(struct session *s)
+{
+    progress_done("running");
+    if (*s->early)
+        fprintf(stderr, "metronome: device model: %s\n", s->early);
+    *s->early = 0;
+    s->running = true;
 }
 
 static void show_messages(struct session *s)
@@ -185,7 +200,7 @@ static void take_event(struct session *s)
     if (e.type == EVENT_PROGRESS)
         progress_step(e.text);
     else if (e.type == EVENT_RUNNING)
-        progress_done("running");
+        now_running(s);
     else {
         s->end = e;
         s->ended = true;
@@ -346,12 +361,17 @@ static int conclude(struct session *s)
         status = EXIT_UNMET;
         why = "the guest ended without the expected output";
     }
+    bool table = s->end.type == EVENT_ENDED && !s->run->quiet;
     if (!s->run->quiet || status)
-        fprintf(stderr, "metronome: %s%s", why, s->end.type == EVENT_ENDED && !s->run->quiet ? "" : "\n");
-    if (s->end.type == EVENT_ENDED && !s->run->quiet) {
-        fprintf(stderr, " (%.1f s)\n", progress_seconds());
+        fprintf(stderr, "metronome: %s", why);
+    if (*s->early)
+        fprintf(stderr, " (%s)", s->early);
+    if (table)
+        fprintf(stderr, " (%.1f s)", progress_seconds());
+    if (!s->run->quiet || status || *s->early)
+        fputc('\n', stderr);
+    if (table)
         report_stats(&s->end.stats);
-    }
     return status;
 }
 

@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+# Every way in which `metronome run` ends: its status, the line that says why, the terminal as it was, and nothing left:
+# no process, no file. With small guests that need no device model, but where a QEMU is what ends.
+# usage: test_ends.py [NAME...]
+# limit: 300
+# run: check
+import glob
+
+from lib import *
+
+RUNTIME = os.environ["METRONOME_RUNTIME_DIR"]
+ENDS = BUILD + "/guest/ends.elf"
+MODULE = ["--module", ENDS, "--memory", "16"]
+LINUX = ["--module", BUILD + "/images/vmlinuz", "--initrd", BUILD + "/images/initramfs.cpio.gz"]
+
+
+def processes():
+    """{process id: its program's name} of everything that was started for this test's daemon."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*"):
+        try:
+            with open(path + "/environ", "rb") as f:
+                ours = ("METRONOME_RUNTIME_DIR=%s\0" % RUNTIME).encode() in f.read()
+            if ours and int(path[6:]) != os.getpid():
+                found[int(path[6:])] = os.path.basename(os.readlink(path + "/exe"))
+        except OSError:
+            pass
+    return found
+
+
+def process(name):
+    ids = [number for number, program in processes().items() if re.search(name, program)]
+    if len(ids) != 1:
+        raise Failure("%d processes of %s: %s" % (len(ids), name, processes()))
+    return ids[0]
+
+
+def nothing_left(but=()):
+    deadline = time.monotonic() + 5 * PATIENCE
+    while processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if processes():
+        raise Failure("still running: %s" % processes())
+    files = set(os.listdir(RUNTIME)) - set(but) if os.path.exists(RUNTIME) else set()
+    if files:
+        raise Failure("left behind: %s" % files)
+
+
+def metronome(*arguments, **environment):
+    return Console([BUILD + "/metronome", "run", *arguments], scratch.name(".log"), None, dict(os.environ, **environment))
+
+
+def errors(run):
+    with open(run.log, "rb") as f:
+        return f.read().decode("latin-1")
+
+
+def says(run, text):
+    if not re.search(text, errors(run), re.M):
+        raise Failure("does not say '%s': %s" % (text, errors(run).strip()))
+
+
+# name | arguments | status | what standard error says
+TABLE = [
+    ("exit code 0", MODULE + ["--append", "exit=0"], 0, "the guest ended with code 0"),
+    ("exit code 7", MODULE + ["--append", "exit=7"], 4, "the guest ended with code 7"),
+    ("triple fault", MODULE + ["--append", "triple"], 4, "the guest crashed: triple fault"),
+    ("expectation", MODULE + ["--expect", "^ends: (here|there)$"], 0, "the expected output was seen"),
+    ("no expectation of a part", MODULE + ["--expect", "^ends$", "--append", "exit=0"], 1, "ended without the expected output"),
+    ("time-out", MODULE + ["--timeout", "3"], 3, "the time is up"),
+    ("no image", ["--module", ENDS + ".64.o"], 2, "No such file"),
+    ("image that cannot start", ["--module", BUILD + "/images/initramfs.cpio.gz"], 2, "initramfs.cpio.gz: not a bootable image"),
+    ("device model's usage", ["--qemu-arg", "-nonsense"], 2, "device model did not start.*-nonsense: invalid option"),
+]
+
+
+def test_table():
+    for name, arguments, status, text in TABLE:
+        with metronome(*arguments) as run:
+            try:
+                run.ends(status)
+                says(run, "^metronome: .*" + text)
+                nothing_left()
+            except Failure as e:
+                raise Failure("%s: %s" % (name, e)) from None
+    return "%d ends" % len(TABLE)
+
+
+def test_power_off():
+    with metronome(*LINUX, "--append", "console=ttyS0 mt.test=poweroff") as run:
+        run.ends(0, 60)
+        says(run, "switched itself off")
+        says(run, r"^  exits  +\d+$")
+        says(run, r"^    local APIC timer +\d+")
+        says(run, r"^metronome: +\d+\.\d s  creating the guest$")
+    nothing_left()
+
+
+def test_quiet():
+    with metronome(*MODULE, "--append", "exit=0", "--quiet") as run:
+        run.ends(0)
+        if errors(run):
+            raise Failure("is not quiet: " + errors(run))
+        if run.output != b"ends: here\n":
+            raise Failure("the guest's output is %r" % run.output)
+
+
+def test_no_amd_v():
+    with metronome(*MODULE, METRONOME_OUTER_ARGS="-cpu qemu64,-svm") as run:
+        run.ends(2)
+        says(run, "^metronome: the hypervisor cannot run: this CPU has neither AMD-V nor VT-x$")
+    nothing_left()
+
+
+def signalled(number):
+    with metronome(*MODULE) as run:
+        run.expect("ends: here")
+        run.process.send_signal(number)
+        run.ends(128 + number)
+        says(run, "ended by signal %d" % number)
+    nothing_left()
+
+
+def test_signals():
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signalled(number)
+
+
+def killed(what, text, arguments=MODULE, but=()):
+    with metronome(*arguments) as run:
+        run.until("guest", lambda: "running" in errors(run))
+        os.kill(process(what), signal.SIGKILL)
+        run.ends(5)
+        says(run, "^metronome: .*" + text)
+    nothing_left(but)
+    if but and os.path.exists(RUNTIME):
+        for name in os.listdir(RUNTIME):
+            os.unlink(RUNTIME + "/" + name)
+
+
+def test_device_model_dies():
+    killed("xen-qemu", r"the device model is gone: its QEMU was killed by signal 9", ["--memory", "32"])
+
+
+def test_hypervisor_dies():
+    killed("^qemu-system", r"the hypervisor's QEMU was killed by signal 9", but=["hypervisor.log"])
+
+
+def test_daemon_dies():
+    """Its socket stays, and the next run is not disturbed by that."""
+    killed("^metronome-daemon", "the daemon is gone", but=["hypervisor.log", "socket"])
+    with metronome(*MODULE, "--append", "exit=0") as run:
+        run.ends(0)
+    nothing_left()
+
+
+def test_stale_socket():
+    os.makedirs(RUNTIME, mode=0o700, exist_ok=True)
+    stale = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stale.bind(RUNTIME + "/socket")
+    stale.close()
+    with metronome(*MODULE, "--append", "exit=0") as run:
+        run.ends(0)
+    nothing_left()
+
+
+def test_client_dies():
+    run = metronome(*MODULE)
+    run.expect("ends: here")
+    run.process.kill()
+    run.close()
+    nothing_left()
+
+
+def test_two_guests():
+    """They share one hypervisor, which the first one's end does not disturb."""
+    with metronome(*MODULE, "--append", "echo") as first, metronome(*MODULE, "--append", "echo") as second:
+        first.expect("ends: here")
+        second.expect("ends: here")
+        if len([p for p in processes().values() if p.startswith("qemu-system")]) != 1:
+            raise Failure("not one hypervisor: %s" % processes())
+        first.process.terminate()
+        first.ends(143)
+        second.type("A")
+        second.expect("<41>")
+        with metronome(*MODULE, "--append", "exit=0") as third:
+            third.ends(0)
+        second.type("B")
+        second.expect("<42>")
+        second.process.terminate()
+        second.ends(143)
+    nothing_left()
+
+
+def test_many_runs():
+    """One after the other as fast as they end: each start meets a daemon that is ending, or none."""
+    for _ in range(5):
+        with metronome(*MODULE, "--append", "exit=0") as run:
+            run.ends(0)
+    nothing_left()
+
+
+class Terminal(Console):
+    """The same on a terminal of its own."""
+
+    def __init__(self, *arguments):
+        self.master, self.slave = os.openpty()
+        self.before = self.settings()
+        self.output, self.seen, self.started, self.qmp_path, self.log = b"", 0, time.monotonic(), None, "/dev/null"
+        # In a session of its own, with this as the controlling terminal, as a shell would start it.
+        self.process = subprocess.Popen(["setsid", "-c", BUILD + "/metronome", "run", *arguments], stdin=self.slave,
+                                        stdout=self.slave, stderr=self.slave)
+
+    def settings(self):
+        return subprocess.run(["stty", "-g"], stdin=self.slave, stdout=subprocess.PIPE, check=True).stdout
+
+    def read(self, seconds):
+        if not select.select([self.master], [], [], seconds)[0]:
+            return self.process.poll() is None
+        self.output += os.read(self.master, 65536)
+        return True
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+    def ends_restored(self, status):
+        self.ends(status)
+        if self.settings() != self.before:
+            raise Failure("the terminal is not as it was: %s, %s" % (self.before, self.settings()))
+        nothing_left()
+
+
+def test_terminal_keys():
+    with Terminal(*MODULE, "--append", "echo") as run:
+        run.expect("starting the hypervisor in QEMU [^\r]* s")
+        run.expect("ends: here")
+        if run.settings() == run.before:
+            raise Failure("the terminal is not raw")
+        for keys, answer in (("x", "<78>"), ("\x03", "<03>"), ("\x01\x01", "<01>"), ("\x01z", ""), ("\r", "<0d>"),
+                             ("\x01h", "send Ctrl-a"), ("\x01c", "has no device model, so no monitor")):
+            run.type(keys)
+            run.expect(re.escape(answer))
+        run.type("\x01x")
+        run.expect("left by Ctrl-a x")
+        run.ends_restored(0)
+
+
+def test_terminal_monitor():
+    with Terminal("--memory", "32") as run:
+        run.expect("running after")
+        run.type("\x01c")
+        run.expect(r"\(qemu\)")
+        run.type("info status\r")
+        run.expect("VM status: running")
+        run.type("\x01c")
+        run.expect("keys go to the guest")
+        run.type("\x01c")
+        run.expect(r"\(qemu\)")
+        run.type("quit\r")
+        run.expect("ended from QEMU's monitor")
+        run.ends_restored(0)
+
+
+def test_terminal_restored():
+    for arguments, number, status in ((["--append", "exit=3"], 0, 4), (["--timeout", "3"], 0, 3), ([], signal.SIGTERM, 143),
+                                      ([], signal.SIGHUP, 129), ([], signal.SIGSEGV, -signal.SIGSEGV)):
+        with Terminal(*MODULE, *arguments) as run:
+            run.expect("ends: here")
+            if number:
+                os.kill(process("^metronome$"), number)
+            run.ends_restored(status if status != -signal.SIGSEGV else run.process.wait())
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests([test_table, test_power_off, test_quiet, test_no_amd_v, test_signals, test_device_model_dies,
+                        test_hypervisor_dies, test_daemon_dies, test_stale_socket, test_client_dies, test_two_guests,
+                        test_many_runs, test_terminal_keys, test_terminal_monitor, test_terminal_restored]))

@@ -4,10 +4,11 @@
 #   make long   the figures in full length
 
 SYSTEM_TESTS := $(wildcard tests/system/test_*)
-TEST_BUILD := all guests images $(UNIT_TESTS)
 
+# Expanded late: the unit tests are named by a file that is read after this one.
 .PHONY: test-programs
-test-programs: $(TEST_BUILD)
+.SECONDEXPANSION:
+test-programs: all guests images $$(UNIT_TESTS)
 
 RUN_TESTS = @tests/run --build "$(MAKE) --no-print-directory -j2 test-programs" $(UNIT_TESTS) $(SYSTEM_TESTS) --length
 

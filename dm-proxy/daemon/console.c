@@ -6,7 +6,8 @@
 
 #include "daemon/console.h"
 
-#define POLL_MS 20 /* beside the doorbell: more output that came while the client was slow, input that found no room */
+#define POLL_MS 20 /* beside the doorbell: more output that came while the client was slow, input that found no room   \
+                    */
 #define MAP_BYTES ((sizeof(struct metronome_console) + 4095) & ~4095ul)
 
 void console_init(struct console *c)

@@ -70,7 +70,8 @@ static const char *given(const char *text)
 
 static void describe_disks(struct dm_launch *l, const struct request *r)
 {
-    static const enum dm_bus buses[] = {[DISK_IDE] = DM_BUS_IDE, [DISK_AHCI] = DM_BUS_AHCI, [DISK_VIRTIO] = DM_BUS_VIRTIO};
+    static const enum dm_bus buses[] = {
+        [DISK_IDE] = DM_BUS_IDE, [DISK_AHCI] = DM_BUS_AHCI, [DISK_VIRTIO] = DM_BUS_VIRTIO};
 
     for (unsigned i = 0; i < r->disks; i++)
         l->disks[l->disk_count++] = (struct dm_disk){.path = given(r->disk[i].path),
@@ -83,8 +84,9 @@ static void describe_disks(struct dm_launch *l, const struct request *r)
 static void describe_nics(struct dm_launch *l, const struct request *r)
 {
     for (unsigned i = 0; i < r->nics; i++)
-        l->nics[l->nic_count++] = (struct dm_nic){
-            .model = r->nic[i].model, .netdev = strcmp(r->nic[i].net, "none") ? r->nic[i].net : NULL, .mac = given(r->nic[i].mac)};
+        l->nics[l->nic_count++] = (struct dm_nic){.model = r->nic[i].model,
+                                                  .netdev = strcmp(r->nic[i].net, "none") ? r->nic[i].net : NULL,
+                                                  .mac = given(r->nic[i].mac)};
 }
 
 /* What QEMU is told beyond devices: the user's monitor, and whatever the user has asked for in QEMU's own words. */
@@ -117,12 +119,18 @@ static void describe_extra(struct extra *e, struct dm_launch *l, const struct re
     l->extra = e->word;
 }
 
-bool device_model_start(struct device_model *d, unsigned slot_number, const struct request *r, const struct ivshmem *slot,
-                        const int *fds, char *error, size_t error_size)
+bool device_model_start(struct device_model *d, unsigned slot_number, const struct request *r,
+                        const struct ivshmem *slot, const int *fds, char *error, size_t error_size)
 {
-    struct dm_launch l = {.slot = slot_number, .mem_fd = slot->memory, .wait_fd = slot->to_dom0,
-                          .ring_fd = slot->to_hypervisor, .vcpus = (unsigned)r->vcpus, .name = given(r->name),
-                          .vga = given(r->vga), .vnc = given(r->vnc), .boot_order = given(r->boot),
+    struct dm_launch l = {.slot = slot_number,
+                          .mem_fd = slot->memory,
+                          .wait_fd = slot->to_dom0,
+                          .ring_fd = slot->to_hypervisor,
+                          .vcpus = (unsigned)r->vcpus,
+                          .name = given(r->name),
+                          .vga = given(r->vga),
+                          .vnc = given(r->vnc),
+                          .boot_order = given(r->boot),
                           .log_fd = fds[REQUEST_MESSAGES]};
     struct extra extra = {.count = 0};
     int qmp[2];

@@ -24,8 +24,8 @@ struct device_model {
 void device_model_init(struct device_model *d);
 
 /* `fds`: the client's, by enum request_fd. False: `error` says why. */
-bool device_model_start(struct device_model *d, unsigned slot_number, const struct request *r, const struct ivshmem *slot,
-                        const int *fds, char *error, size_t error_size);
+bool device_model_start(struct device_model *d, unsigned slot_number, const struct request *r,
+                        const struct ivshmem *slot, const int *fds, char *error, size_t error_size);
 
 /* A QMP command without arguments. */
 void device_model_command(struct device_model *d, const char *command);

@@ -15,14 +15,15 @@
 #include "daemon/protocol.h"
 #include "daemon/slot.h"
 
-#define QEMU_PATIENCE_MS 3000     /* between asking it to end and killing it */
+#define REASON_PATIENCE_MS  1000  /* after QEMU's own end, for the hypervisor's word on why */
+#define QEMU_PATIENCE_MS    3000  /* between asking it to end and killing it */
 #define DESTROY_PATIENCE_MS 10000 /* for the hypervisor's answer */
 
 enum phase {
-    PHASE_REQUEST,    /* its client has not said yet what it is to be */
-    PHASE_WAITING,    /* for the hypervisor */
-    PHASE_CREATING,   /* the hypervisor makes the domain */
-    PHASE_STARTING,   /* its device model starts */
+    PHASE_REQUEST,  /* its client has not said yet what it is to be */
+    PHASE_WAITING,  /* for the hypervisor */
+    PHASE_CREATING, /* the hypervisor makes the domain */
+    PHASE_STARTING, /* its device model starts */
     PHASE_RUNNING,
     PHASE_DESTROYING, /* the hypervisor takes it apart */
     PHASE_STOPPING,   /* its device model ends */
@@ -166,7 +167,8 @@ static void on_not_destroyed(void *owner)
     slot_lost[g->slot] = true;
     g->slot = -1;
     g->end.status = EXIT_INTERNAL;
-    snprintf(g->end.text, sizeof g->end.text, "the hypervisor did not stop the guest within %d s", DESTROY_PATIENCE_MS / 1000);
+    snprintf(g->end.text, sizeof g->end.text, "the hypervisor did not stop the guest within %d s",
+             DESTROY_PATIENCE_MS / 1000);
     stop_device_model(g);
 }
 
@@ -193,6 +195,11 @@ static void refuse(struct guest *g, int status, const char *text)
     end(g, EVENT_REFUSED, status, "%s", text);
 }
 
+static void on_no_reason(void *owner)
+{
+    end(owner, EVENT_ENDED, EXIT_ENDED, "the guest was ended from QEMU's monitor%s", "");
+}
+
 static void on_device_model_ended(void *owner)
 {
     struct guest *g = owner;
@@ -201,8 +208,9 @@ static void on_device_model_ended(void *owner)
     process_describe(&g->dm.process, how, sizeof how);
     if (g->phase == PHASE_STOPPING)
         gone(g);
-    else if (g->dm.process.exited && !g->dm.process.status)
-        end(g, EVENT_ENDED, EXIT_ENDED, "the guest was ended from QEMU's monitor%s", "");
+    else if (g->phase < PHASE_DESTROYING && g->dm.process.exited && !g->dm.process.status)
+        /* A guest that has switched itself off ends its QEMU too, which may be seen before the hypervisor says so. */
+        loop_timer(&g->patience, REASON_PATIENCE_MS, on_no_reason, g);
     else if (g->phase == PHASE_STARTING && g->dm.process.exited)
         end(g, EVENT_REFUSED, EXIT_USAGE, "the device model did not start: QEMU %s", how);
     else

@@ -17,7 +17,8 @@ uint64_t host_available_bytes(void); /* what new processes can have without swap
 unsigned host_cpus(void);            /* that this process may use */
 bool host_nested_svm(void);          /* hardware acceleration would give the hypervisor a working AMD-V */
 
-/* The size of every slot: the power of two that holds a guest with all of the host's memory. METRONOME_SLOT_MIB overrides. */
+/* The size of every slot: the power of two that holds a guest with all of the host's memory. METRONOME_SLOT_MIB
+ * overrides. */
 uint64_t slot_bytes(void);
 uint64_t slot_largest_guest(void);
 

@@ -16,9 +16,9 @@
 #include "daemon/protocol.h"
 
 #define START_PATIENCE_MS 60000
-#define EXIT_CANNOT_RUN 5 /* of its QEMU, when the hypervisor stops with code 2 */
+#define EXIT_CANNOT_RUN   5    /* of its QEMU, when the hypervisor stops with code 2 */
 #define PANIC_PATIENCE_MS 1000 /* for its backtrace to reach the log */
-#define POLL_MS 50 /* beside the doorbell, which a hypervisor that has just died does not ring */
+#define POLL_MS           50   /* beside the doorbell, which a hypervisor that has just died does not ring */
 
 struct hypervisor_info hypervisor;
 
@@ -197,7 +197,8 @@ static bool start_qemu(int console, int messages, char *error, size_t error_size
 {
     struct outer o = {.slots = HYPERVISOR_SLOTS, .console = console, .control = hv.control.client};
     struct outer_command command;
-    struct process_plan plan = {.argv = command.argv, .keep = command.keep, .out = messages, .err = messages, .cwd = -1};
+    struct process_plan plan = {
+        .argv = command.argv, .keep = command.keep, .out = messages, .err = messages, .cwd = -1};
 
     for (unsigned i = 0; i < HYPERVISOR_SLOTS; i++)
         o.slot[i] = hv.slot[i].client;
@@ -264,7 +265,8 @@ void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy)
     copy->message[sizeof copy->message - 1] = 0;
 }
 
-void hypervisor_command(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status), void *owner)
+void hypervisor_command(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status),
+                        void *owner)
 {
     uint64_t one = 1;
 

@@ -33,6 +33,7 @@ const struct ivshmem *hypervisor_slot(unsigned slot);
 void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy);
 
 /* `done` gets 0 or a negative METRONOME_E*; it is not called when the hypervisor fails. */
-void hypervisor_command(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status), void *owner);
+void hypervisor_command(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status),
+                        void *owner);
 
 #endif

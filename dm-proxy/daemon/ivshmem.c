@@ -9,7 +9,7 @@
 #include "daemon/ivshmem.h"
 #include "public/abi.h"
 
-#define IVSHMEM_PROTOCOL 0
+#define IVSHMEM_PROTOCOL  0
 #define IVSHMEM_IS_MEMORY (-1)
 
 /* One message: a 64-bit number and perhaps a descriptor. */

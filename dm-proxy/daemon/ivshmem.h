@@ -1,6 +1,6 @@
 /*
- * The server's side of an ivshmem device. Everything the outer QEMU has to be told is known before it starts, so it lies
- * waiting in the socket: nothing has to be served.
+ * The server's side of an ivshmem device. Everything the outer QEMU has to be told is known before it starts, so it
+ * lies waiting in the socket: nothing has to be served.
  */
 #ifndef METRONOME_IVSHMEM_H
 #define METRONOME_IVSHMEM_H
@@ -9,8 +9,8 @@
 #include <stdint.h>
 
 struct ivshmem {
-    int memory;     /* memfd */
-    int to_dom0;    /* eventfd, rung by the hypervisor */
+    int memory;  /* memfd */
+    int to_dom0; /* eventfd, rung by the hypervisor */
     int to_hypervisor;
     int server, client; /* the socket's ends: ours, and the one that the outer QEMU inherits */
     uint64_t bytes;

@@ -85,7 +85,8 @@ static struct timer *first_timer(void)
     return first;
 }
 
-/* Runs one expired timer, else waits. One event at a time, so that what it removes cannot be among those still to come. */
+/* Runs one expired timer, else waits. One event at a time, so that what it removes cannot be among those still to come.
+ */
 static void step(void)
 {
     struct timer *t = first_timer();

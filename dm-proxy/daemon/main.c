@@ -92,7 +92,8 @@ static void take_signals(void)
 static void leave_folder(void)
 {
     int lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool keep_log = getenv("METRONOME_LOG") || (hypervisor.state == HYPERVISOR_FAILED && hypervisor.status == EXIT_INTERNAL);
+    bool keep_log =
+        getenv("METRONOME_LOG") || (hypervisor.state == HYPERVISOR_FAILED && hypervisor.status == EXIT_INTERNAL);
 
     flock(lock, LOCK_EX);
     unlink(socket_path);

@@ -11,7 +11,7 @@
 #include "daemon/paths.h"
 
 #define HYPERVISOR_MEMORY "256M"
-#define EXIT_PORT 0xf4
+#define EXIT_PORT         0xf4
 
 __attribute__((format(printf, 2, 3))) static void add(struct outer_command *c, const char *format, ...)
 {

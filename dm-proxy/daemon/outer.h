@@ -11,8 +11,8 @@
 
 struct outer {
     unsigned slots;
-    int console;        /* socket: COM1 */
-    int control;        /* ivshmem sockets */
+    int console; /* socket: COM1 */
+    int control; /* ivshmem sockets */
     int slot[16];
 };
 

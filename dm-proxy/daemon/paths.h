@@ -10,8 +10,8 @@
 
 #define SEABIOS_IMAGE "/usr/share/seabios/bios-256k.bin"
 
-/* METRONOME_RUNTIME_DIR, else $XDG_RUNTIME_DIR/metronome, else /tmp/metronome-$UID. Made if need be, with mode 0700; refused
- * if it belongs to somebody else. False: `error` says why. */
+/* METRONOME_RUNTIME_DIR, else $XDG_RUNTIME_DIR/metronome, else /tmp/metronome-$UID. Made if need be, with mode 0700;
+ * refused if it belongs to somebody else. False: `error` says why. */
 bool runtime_folder(char path[PATH_MAX], char *error, size_t error_size);
 
 /* A file beside the running program: build/metronome.elf beside build/metronome. `variable` in the environment wins. */

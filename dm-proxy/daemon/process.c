@@ -70,8 +70,8 @@ void process_adopt(struct process *p, pid_t pid, void (*ended)(void *owner), voi
     loop_watch(&p->gone, (int)syscall(SYS_pidfd_open, pid, 0), on_gone, p);
 }
 
-bool process_start(struct process *p, const struct process_plan *plan, void (*ended)(void *owner), void *owner, char *error,
-                   size_t error_size)
+bool process_start(struct process *p, const struct process_plan *plan, void (*ended)(void *owner), void *owner,
+                   char *error, size_t error_size)
 {
     int tell[2], why = 0;
     pid_t parent = getpid(), pid;

@@ -1,5 +1,6 @@
 /*
- * A child process: started with exactly the descriptors it is to have, ended when the daemon ends, however that happens.
+ * A child process: started with exactly the descriptors it is to have, ended when the daemon ends, however that
+ * happens.
  */
 #ifndef METRONOME_PROCESS_H
 #define METRONOME_PROCESS_H
@@ -13,8 +14,8 @@
 struct process {
     pid_t pid; /* 0: none */
     struct watch gone;
-    bool exited;  /* else ended by a signal */
-    int status;   /* exit status or signal */
+    bool exited; /* else ended by a signal */
+    int status;  /* exit status or signal */
     void (*ended)(void *owner);
     void *owner;
 };
@@ -28,8 +29,8 @@ struct process_plan {
 };
 
 /* `ended` is called from the loop. False: it could not be started, `error` says why. */
-bool process_start(struct process *p, const struct process_plan *plan, void (*ended)(void *owner), void *owner, char *error,
-                   size_t error_size);
+bool process_start(struct process *p, const struct process_plan *plan, void (*ended)(void *owner), void *owner,
+                   char *error, size_t error_size);
 /* The same for a child that something else has started. */
 void process_adopt(struct process *p, pid_t pid, void (*ended)(void *owner), void *owner);
 void process_signal(struct process *p, int signal);

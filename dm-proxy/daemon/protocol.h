@@ -17,7 +17,7 @@
 
 #include "public/stats.h"
 
-#define PROTOCOL_VERSION 1
+#define PROTOCOL_VERSION  1
 #define REQUEST_MAX_BYTES 100000
 
 /* Descriptors that come with a request, in this order. */
@@ -31,8 +31,8 @@ enum request_fd {
 
 /* Exit statuses of `metronome`, which the daemon chooses for what it sees. */
 enum exit_status {
-    EXIT_ENDED = 0,    /* power-off, or the expected output was seen */
-    EXIT_USAGE = 2,    /* bad usage or bad input */
+    EXIT_ENDED = 0, /* power-off, or the expected output was seen */
+    EXIT_USAGE = 2, /* bad usage or bad input */
     EXIT_TIMEOUT = 3,
     EXIT_CRASH = 4,    /* the guest crashed */
     EXIT_INTERNAL = 5, /* Metronome, the hypervisor or the device model failed */

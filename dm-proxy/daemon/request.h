@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define REQUEST_MAX_DISKS 12
-#define REQUEST_MAX_NICS 8
+#define REQUEST_MAX_DISKS     12
+#define REQUEST_MAX_NICS      8
 #define REQUEST_MAX_QEMU_ARGS 64
 
 enum disk_bus { DISK_IDE, DISK_AHCI, DISK_VIRTIO, DISK_BUSES };
@@ -17,8 +17,8 @@ enum disk_bus { DISK_IDE, DISK_AHCI, DISK_VIRTIO, DISK_BUSES };
 struct request_disk {
     unsigned bus, index; /* enum disk_bus; the disk's place on it */
     bool cdrom, readonly;
-    const char *format;  /* QEMU's name of it */
-    const char *path;    /* empty: a drive without medium */
+    const char *format; /* QEMU's name of it */
+    const char *path;   /* empty: a drive without medium */
 };
 
 struct request_nic {

@@ -13,13 +13,14 @@
 #include "firmware/platform.h"
 #include "public/domain.h"
 
-#define ALIGNMENT (2ull << 20)
+#define ALIGNMENT      (2ull << 20)
 #define BYTES_PER_READ (1u << 20)
 
 struct filling {
     const struct ivshmem *slot;
     struct metronome_domain_header header;
-    uint64_t free_end; /* files are placed from the end of the extra area downwards: QEMU's memory grows from its start */
+    uint64_t
+        free_end; /* files are placed from the end of the extra area downwards: QEMU's memory grows from its start */
     int cwd;
     char *error;
     size_t error_size;
@@ -116,8 +117,8 @@ bool slot_fill(const struct ivshmem *slot, const struct request *r, int cwd, cha
     h->extra_bytes = SLOT_EXTRA_BYTES;
     h->wallclock = (int64_t)time(NULL);
     snprintf(h->name, sizeof h->name, "%.63s", r->name);
-    board = (struct platform){.ram_low = h->ram_low, .ram_high = h->ram_high, .vcpus = h->vcpus,
-                              .boot_order = *r->boot ? r->boot : NULL};
+    board = (struct platform){
+        .ram_low = h->ram_low, .ram_high = h->ram_high, .vcpus = h->vcpus, .boot_order = *r->boot ? r->boot : NULL};
     f.free_end = h->extra + h->extra_bytes;
     if (METRONOME_DOMAIN_ARENA + f.free_end > slot->bytes)
         return refuse(&f, "memory", "more than a slot can hold");

@@ -47,7 +47,8 @@ def nothing_left(but=()):
 
 
 def metronome(*arguments, **environment):
-    return Console([BUILD + "/metronome", "run", *arguments], scratch.name(".log"), None, dict(os.environ, **environment))
+    command = [BUILD + "/metronome", "run", *arguments]
+    return Console(command, scratch.name(".log"), None, dict(os.environ, **environment))
 
 
 def errors(run):
@@ -66,10 +67,12 @@ TABLE = [
     ("exit code 7", MODULE + ["--append", "exit=7"], 4, "the guest ended with code 7"),
     ("triple fault", MODULE + ["--append", "triple"], 4, "the guest crashed: triple fault"),
     ("expectation", MODULE + ["--expect", "^ends: (here|there)$"], 0, "the expected output was seen"),
-    ("no expectation of a part", MODULE + ["--expect", "^ends$", "--append", "exit=0"], 1, "ended without the expected output"),
+    ("no expectation of a part", MODULE + ["--expect", "^ends$", "--append", "exit=0"], 1,
+     "ended without the expected output"),
     ("time-out", MODULE + ["--timeout", "3"], 3, "the time is up"),
     ("no image", ["--module", ENDS + ".64.o"], 2, "No such file"),
-    ("image that cannot start", ["--module", BUILD + "/images/initramfs.cpio.gz"], 2, "initramfs.cpio.gz: not a bootable image"),
+    ("image that cannot start", ["--module", BUILD + "/images/initramfs.cpio.gz"], 2,
+     "initramfs.cpio.gz: not a bootable image"),
     ("device model's usage", ["--qemu-arg", "-nonsense"], 2, "device model did not start.*-nonsense: invalid option"),
 ]
 
@@ -139,7 +142,10 @@ def killed(what, text, arguments=MODULE, but=()):
 
 
 def test_device_model_dies():
-    killed("xen-qemu", r"the device model is gone: its QEMU was killed by signal 9", ["--memory", "32"])
+    qmp = scratch.name(".qmp")
+    killed("xen-qemu", r"the device model is gone: its QEMU was killed by signal 9", ["--memory", "32", "--qmp", qmp])
+    if os.path.exists(qmp):
+        raise Failure("its control socket is left")
 
 
 def test_hypervisor_dies():
@@ -269,8 +275,9 @@ def test_terminal_monitor():
 
 
 def test_terminal_restored():
-    for arguments, number, status in ((["--append", "exit=3"], 0, 4), (["--timeout", "3"], 0, 3), ([], signal.SIGTERM, 143),
-                                      ([], signal.SIGHUP, 129), ([], signal.SIGSEGV, -signal.SIGSEGV)):
+    for arguments, number, status in ((["--append", "exit=3"], 0, 4), (["--timeout", "3"], 0, 3),
+                                      ([], signal.SIGTERM, 143), ([], signal.SIGHUP, 129),
+                                      ([], signal.SIGSEGV, -signal.SIGSEGV)):
         with Terminal(*MODULE, *arguments) as run:
             run.expect("ends: here")
             if number:

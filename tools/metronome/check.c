@@ -19,11 +19,11 @@
 #include "qemu/launch.h"
 #include "run.h"
 
-#define MIB (1ull << 20)
+#define MIB                   (1ull << 20)
 #define SMALLEST_MODULE_GUEST (2 * MIB)
-#define SMALLEST_GUEST (8 * MIB) /* what SeaBIOS needs */
-#define FIRMWARE_UNIT (64u << 10)
-#define LARGEST_FIRMWARE (1u << 20)
+#define SMALLEST_GUEST        (8 * MIB) /* what SeaBIOS needs */
+#define FIRMWARE_UNIT         (64u << 10)
+#define LARGEST_FIRMWARE      (1u << 20)
 
 static void check_memory(const struct request *r)
 {
@@ -33,11 +33,11 @@ static void check_memory(const struct request *r)
         bad_input("memory: %llu KiB is too little: a guest needs %llu MiB", (unsigned long long)r->memory >> 10,
                   (unsigned long long)(least / MIB));
     if (r->memory > slot_largest_guest())
-        bad_input("memory: %llu MiB is too much: a guest can have %llu MiB at most", (unsigned long long)(r->memory / MIB),
-                  (unsigned long long)(slot_largest_guest() / MIB));
+        bad_input("memory: %llu MiB is too much: a guest can have %llu MiB at most",
+                  (unsigned long long)(r->memory / MIB), (unsigned long long)(slot_largest_guest() / MIB));
     if (r->memory > available)
-        bad_input("memory: %llu MiB is too much: this computer has %llu MiB available", (unsigned long long)(r->memory / MIB),
-                  (unsigned long long)(available / MIB));
+        bad_input("memory: %llu MiB is too much: this computer has %llu MiB available",
+                  (unsigned long long)(r->memory / MIB), (unsigned long long)(available / MIB));
 }
 
 /* Returns the file's size. */
@@ -71,15 +71,23 @@ static void check_module(const struct request *r)
     const struct {
         const char *option;
         bool given;
-    } devices[] = {{"--disk and --cdrom", r->disks}, {"--nic", r->nics}, {"--firmware", *r->firmware}, {"--vga", *r->vga},
-                   {"--vnc", *r->vnc}, {"--qmp", *r->qmp}, {"--qemu-arg", r->qemu_args}, {"--serial", *r->serial}, {"--boot", *r->boot}};
+    } devices[] = {{"--disk and --cdrom", r->disks},
+                   {"--nic", r->nics},
+                   {"--firmware", *r->firmware},
+                   {"--vga", *r->vga},
+                   {"--vnc", *r->vnc},
+                   {"--qmp", *r->qmp},
+                   {"--qemu-arg", r->qemu_args},
+                   {"--serial", *r->serial},
+                   {"--boot", *r->boot}};
     uint64_t bytes = check_file(r->module) + (*r->initrd ? check_file(r->initrd) : 0);
 
     for (unsigned i = 0; i < sizeof devices / sizeof devices[0]; i++)
         if (devices[i].given)
             bad_input("%s: a guest started with --module has no device model", devices[i].option);
     if (bytes > r->memory)
-        bad_input("memory: %llu MiB is too little for the module and its initial RAM disk", (unsigned long long)(r->memory / MIB));
+        bad_input("memory: %llu MiB is too little for the module and its initial RAM disk",
+                  (unsigned long long)(r->memory / MIB));
 }
 
 static void check_tcp(const char *option, const char *host, const char *port)

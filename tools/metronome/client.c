@@ -78,7 +78,8 @@ static bool is_still_there(int folder, const char *path)
 {
     struct stat opened, there;
 
-    return !fstat(folder, &opened) && !stat(path, &there) && opened.st_ino == there.st_ino && opened.st_dev == there.st_dev;
+    return !fstat(folder, &opened) && !stat(path, &there) && opened.st_ino == there.st_ino &&
+           opened.st_dev == there.st_dev;
 }
 
 /*

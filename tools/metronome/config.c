@@ -1,6 +1,6 @@
 /*
- * A configuration file in the syntax of xl.cfg(5), read by libxlutil. That library can only be asked for keys by name, so
- * a scanner of our own finds the keys that are there, to name those nobody would ask for.
+ * A configuration file in the syntax of xl.cfg(5), read by libxlutil. That library can only be asked for keys by name,
+ * so a scanner of our own finds the keys that are there, to name those nobody would ask for.
  */
 #include <errno.h>
 #include <stdio.h>

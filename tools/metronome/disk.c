@@ -65,7 +65,8 @@ static void add(struct request *r, struct request_disk *d, const char *vdev, con
     else
         place_anywhere(r, d, where);
     if (place_taken(r, d->bus, d->index))
-        bad_input("%s: two disks at the same place, %cd%c (%s)", where, bus_letters[d->bus], 'a' + d->index, bus_names[d->bus]);
+        bad_input("%s: two disks at the same place, %cd%c (%s)", where, bus_letters[d->bus], 'a' + d->index,
+                  bus_names[d->bus]);
     r->disk[r->disks++] = *d;
 }
 
@@ -74,7 +75,7 @@ static const char *format_name(libxl_disk_format format, const char *path, const
     static const struct {
         libxl_disk_format format;
         const char *name;
-    } names[] = {{LIBXL_DISK_FORMAT_UNKNOWN, "raw"}, {LIBXL_DISK_FORMAT_RAW, "raw"},     {LIBXL_DISK_FORMAT_EMPTY, "raw"},
+    } names[] = {{LIBXL_DISK_FORMAT_UNKNOWN, "raw"}, {LIBXL_DISK_FORMAT_RAW, "raw"}, {LIBXL_DISK_FORMAT_EMPTY, "raw"},
                  {LIBXL_DISK_FORMAT_QCOW2, "qcow2"}, {LIBXL_DISK_FORMAT_VHD, "vpc"}, {LIBXL_DISK_FORMAT_QCOW, "qcow"}};
 
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -186,8 +187,8 @@ static void check_qcow2(const char *path, const uint8_t *head, uint64_t bytes)
     l1_end = be64toh(tables[0]) + be32toh(l1_entries) * 8ull;
     refcount_end = be64toh(tables[1]) + ((uint64_t)be32toh(refcount_clusters) << cluster_bits);
     if (bytes < l1_end || bytes < refcount_end)
-        bad_input("%s: is truncated: %llu bytes, where its qcow2 header says at least %llu", path, (unsigned long long)bytes,
-                  (unsigned long long)(l1_end > refcount_end ? l1_end : refcount_end));
+        bad_input("%s: is truncated: %llu bytes, where its qcow2 header says at least %llu", path,
+                  (unsigned long long)bytes, (unsigned long long)(l1_end > refcount_end ? l1_end : refcount_end));
 }
 
 /* Where a partition table says that the disk goes on behind the image's end. A GPT's protective entry says nothing. */
@@ -204,8 +205,8 @@ static void check_partitions(const char *path, const uint8_t *head, uint64_t byt
         if (!entry[4] || entry[4] == 0xee || (entry[0] & 0x7f) || !count)
             continue;
         if (((uint64_t)le32toh(start) + le32toh(count)) * SECTOR > bytes)
-            bad_input("%s: is truncated: %llu bytes, but its partition %u ends at %llu", path, (unsigned long long)bytes, i + 1,
-                      ((unsigned long long)le32toh(start) + le32toh(count)) * SECTOR);
+            bad_input("%s: is truncated: %llu bytes, but its partition %u ends at %llu", path,
+                      (unsigned long long)bytes, i + 1, ((unsigned long long)le32toh(start) + le32toh(count)) * SECTOR);
     }
 }
 
@@ -228,7 +229,8 @@ static void check_raw(int fd, const struct request_disk *d, const uint8_t *head,
     if (bytes >= 4 && !memcmp(head, "QFI\xfb", 4))
         bad_input("%s: is a qcow2 image: say so with %s,qcow2", d->path, d->path);
     if (bytes % SECTOR)
-        bad_input("%s: is truncated: %llu bytes are no whole number of %u-byte sectors", d->path, (unsigned long long)bytes, SECTOR);
+        bad_input("%s: is truncated: %llu bytes are no whole number of %u-byte sectors", d->path,
+                  (unsigned long long)bytes, SECTOR);
     if (d->cdrom)
         check_iso(fd, d->path, bytes);
     else

@@ -6,7 +6,8 @@
 
 static const char *model_of(const char *name, const char *where)
 {
-    static const char *const names[][2] = {{"virtio", "virtio-net-pci"}, {"virtio-net", "virtio-net-pci"}, {"e1000e", "e1000e"}};
+    static const char *const names[][2] = {
+        {"virtio", "virtio-net-pci"}, {"virtio-net", "virtio-net-pci"}, {"e1000e", "e1000e"}};
 
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
         if (!strcmp(name, names[i][0]))

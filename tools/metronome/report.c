@@ -17,7 +17,8 @@ static void table(const char *title, const char *const *names, unsigned count, c
     fprintf(stderr, "  %-34s %14" PRIu64 "\n", title, total);
     for (unsigned i = 0; i < count; i++)
         if (values[i])
-            fprintf(stderr, "    %-32s %14" PRIu64 "  %5.1f %%\n", names[i], values[i], 100.0 * (double)values[i] / (double)total);
+            fprintf(stderr, "    %-32s %14" PRIu64 "  %5.1f %%\n", names[i], values[i],
+                    100.0 * (double)values[i] / (double)total);
 }
 
 void report_stats(const struct metronome_stats *s)

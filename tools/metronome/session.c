@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "client.h"
@@ -18,9 +19,9 @@
 #include "run.h"
 #include "terminal.h"
 
-#define TICK_MS 100
-#define LAST_WORDS_MS 500     /* output that is still on its way when the guest has ended */
-#define STOP_PATIENCE_S 20    /* between asking for the guest's end and hearing of it */
+#define TICK_MS            100
+#define LAST_WORDS_MS      500   /* output that is still on its way when the guest has ended */
+#define STOP_PATIENCE_S    20    /* between asking for the guest's end and hearing of it */
 #define DAEMON_PATIENCE_MS 10000 /* for the hypervisor's end, after ours */
 
 enum { AT_STDIN, AT_SERIAL, AT_MONITOR, AT_MESSAGES, AT_DAEMON, AT_SIGNALS, PLACES };
@@ -159,7 +160,8 @@ static void act_on_key(struct session *s, enum terminal_key key)
         client_send(s->daemon, &order, sizeof order, NULL, 0);
     else if (key == KEY_HELP)
         fputs("\nCtrl-a x  end the guest\nCtrl-a c  switch between the guest and QEMU's monitor\n"
-              "Ctrl-a p  press the power button\nCtrl-a r  press the reset button\nCtrl-a Ctrl-a  send Ctrl-a\n", stderr);
+              "Ctrl-a p  press the power button\nCtrl-a r  press the reset button\nCtrl-a Ctrl-a  send Ctrl-a\n",
+              stderr);
 }
 
 static void take_keys(struct session *s)
@@ -248,7 +250,8 @@ static void wait_for_something(struct session *s)
         take_keys(s);
 }
 
-/* The other ends are closed by now, so what is left comes to an end; the time is for a process that has inherited one. */
+/* The other ends are closed by now, so what is left comes to an end; the time is for a process that has inherited one.
+ */
 static void drain(struct session *s)
 {
     struct pollfd p[2];
@@ -273,7 +276,8 @@ static void pair(int type, int ends[2])
     }
 }
 
-/* Sends the request and hears that it was taken: a daemon that is about to end does not, and then a new one is needed. */
+/* Sends the request and hears that it was taken: a daemon that is about to end does not, and then a new one is needed.
+ */
 static bool open_session(struct session *s, char *error, size_t error_size)
 {
     static char text[REQUEST_MAX_BYTES];
@@ -384,9 +388,23 @@ static void look_at_clock(struct session *s)
         daemon_lost(s, "the daemon does not answer");
 }
 
+/* QEMU removes what it listens at, unless it was killed. */
+static void remove_socket(const char *address)
+{
+    char path[4096];
+    struct stat st;
+
+    if (strncmp(address, "unix:", 5))
+        return;
+    snprintf(path, sizeof path, "%.*s", (int)strcspn(address + 5, ","), address + 5);
+    if (!lstat(path, &st) && S_ISSOCK(st.st_mode))
+        unlink(path);
+}
+
 int session_run(struct run *r)
 {
-    struct session s = {.run = r, .serial = -1, .monitor = -1, .messages = -1, .daemon = -1, .stdin_open = true, .status = -1};
+    struct session s = {
+        .run = r, .serial = -1, .monitor = -1, .messages = -1, .daemon = -1, .stdin_open = true, .status = -1};
 
     progress_init(r->quiet);
     expect_init(r->expect);
@@ -407,5 +425,7 @@ int session_run(struct run *r)
     if (s.mid_line && isatty(STDOUT_FILENO))
         terminal_write("\n", 1);
     wait_for_daemon(&s);
+    remove_socket(r->request.qmp);
+    remove_socket(r->request.vnc);
     return conclude(&s);
 }

@@ -72,7 +72,8 @@ static void set_nic(struct run *r, const char *value, const char *where)
 static void set_boot(struct run *r, const char *value, const char *where)
 {
     if (!*value || strlen(value) > 3 || strspn(value, "acdn") != strlen(value))
-        bad_input("%s: '%s' is no boot order: up to three of a (floppy), c (disk), d (CD-ROM), n (network)", where, value);
+        bad_input("%s: '%s' is no boot order: up to three of a (floppy), c (disk), d (CD-ROM), n (network)", where,
+                  value);
     r->request.boot = value;
 }
 
@@ -116,7 +117,8 @@ static void set_serial(struct run *r, const char *value, const char *where)
 
 static void set_qmp(struct run *r, const char *value, const char *where)
 {
-    const char *format = strchr(value, '/') || !strchr(value, ':') ? "unix:%s,server=on,wait=off" : "tcp:%s,server=on,wait=off";
+    const char *format =
+        strchr(value, '/') || !strchr(value, ':') ? "unix:%s,server=on,wait=off" : "tcp:%s,server=on,wait=off";
     char *spec;
 
     if (!*value)
@@ -185,9 +187,11 @@ static const struct setting settings[] = {
     {"name", set_name, "NAME", "the guest's name", 0},
     {"memory", set_memory, "SIZE", "its memory in MiB, or with K, M, G [512]", 0},
     {"vcpus", set_vcpus, "N", "its virtual CPUs [1]", 0},
-    {"disk", set_disk, "SPEC", "a disk: FILE, or in xl's syntax FILE,FORMAT,VDEV,ACCESS; VDEV hd* is IDE, sd* AHCI, vd* virtio", 0},
+    {"disk", set_disk, "SPEC",
+     "a disk: FILE, or in xl's syntax FILE,FORMAT,VDEV,ACCESS; VDEV hd* is IDE, sd* AHCI, vd* virtio", 0},
     {"cdrom", set_cdrom, "FILE", "a CD-ROM drive with this image", OPTION_ONLY},
-    {"nic", set_nic, "SPEC", "a network card: MODEL[,mac=MAC][,net=NETDEV]; NETDEV is user, none or QEMU's -netdev", OPTION_ONLY},
+    {"nic", set_nic, "SPEC", "a network card: MODEL[,mac=MAC][,net=NETDEV]; NETDEV is user, none or QEMU's -netdev",
+     OPTION_ONLY},
     {"vif", set_nic, NULL, NULL, 0},
     {"boot", set_boot, "ORDER", "boot order: letters of a, c, d, n", 0},
     {"firmware", set_firmware, "FILE", "the firmware's image [SeaBIOS]", 0},
@@ -195,7 +199,8 @@ static const struct setting settings[] = {
     {"vnc", set_vnc, "DISPLAY", "a VNC server for its screen: [HOST]:N or unix:PATH", 0},
     {"serial", set_serial, "CHARDEV", "its serial console: stdio, none, or QEMU's -serial [stdio]", 0},
     {"qmp", set_qmp, "ADDRESS", "QEMU's control socket: PATH or HOST:PORT", OPTION_ONLY},
-    {"module", set_module, "IMAGE", "start IMAGE without device model and firmware (bzImage, multiboot1, PVH)", OPTION_ONLY},
+    {"module", set_module, "IMAGE", "start IMAGE without device model and firmware (bzImage, multiboot1, PVH)",
+     OPTION_ONLY},
     {"append", set_append, "TEXT", "the module's command line", OPTION_ONLY},
     {"initrd", set_initrd, "FILE", "the module's initial RAM disk", OPTION_ONLY},
     {"timeout", set_timeout, "SECONDS", "end with status 3 after so long", OPTION_ONLY},
@@ -244,10 +249,12 @@ static void set_option(struct run *r, unsigned i, const char *value)
 static void help(void)
 {
     printf("Usage: metronome run [OPTION]... [FILE.cfg]\n"
-           "Boots a guest; its serial console is the terminal. FILE.cfg is in the syntax of xl.cfg(5); options come after it.\n\n");
+           "Boots a guest; its serial console is the terminal. FILE.cfg is in the syntax of xl.cfg(5); options come "
+           "after it.\n\n");
     print_settings();
     printf("\nKeys: Ctrl-a x ends the guest, Ctrl-a c switches between it and QEMU's monitor, Ctrl-a h shows all.\n"
-           "Exit status: 0 power-off or expected output, 1 ended without it, 2 bad usage or input, 3 time-out, 4 guest crash,\n"
+           "Exit status: 0 power-off or expected output, 1 ended without it, 2 bad usage or input, 3 time-out, 4 guest "
+           "crash,\n"
            "5 internal failure, 128+N ended by signal N.\n");
     exit(0);
 }
@@ -259,7 +266,8 @@ void settings_from_arguments(struct run *r, int argc, char **argv)
     int found, index = 0;
 
     for (unsigned i = 0; i < SETTINGS; i++)
-        options[i] = (struct option){settings[i].name, settings[i].kind & FLAG ? no_argument : required_argument, NULL, 'o'};
+        options[i] =
+            (struct option){settings[i].name, settings[i].kind & FLAG ? no_argument : required_argument, NULL, 'o'};
     options[SETTINGS] = (struct option){"help", no_argument, NULL, 'h'};
     for (unsigned pass = 0; pass < 2; pass++) {
         optind = 0;

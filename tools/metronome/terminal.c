@@ -56,7 +56,8 @@ static enum terminal_key key_of(char c)
     static const struct {
         char letter;
         enum terminal_key key;
-    } keys[] = {{'x', KEY_LEAVE}, {'c', KEY_MONITOR}, {'h', KEY_HELP}, {'?', KEY_HELP}, {'p', KEY_POWER}, {'r', KEY_RESET}};
+    } keys[] = {{'x', KEY_LEAVE}, {'c', KEY_MONITOR}, {'h', KEY_HELP},
+                {'?', KEY_HELP},  {'p', KEY_POWER},   {'r', KEY_RESET}};
 
     for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (c == keys[i].letter)

@@ -15,8 +15,8 @@ void terminal_leave(void); /* also from a signal handler; more than once does no
 bool terminal_is_raw(void);
 
 /*
- * What was typed: the bytes for the guest are written back to `bytes`, their number returned; a key after Ctrl-a ends the
- * look and is told in *key, with *used the bytes taken so far. Without a terminal bytes are what they are.
+ * What was typed: the bytes for the guest are written back to `bytes`, their number returned; a key after Ctrl-a ends
+ * the look and is told in *key, with *used the bytes taken so far. Without a terminal bytes are what they are.
  */
 size_t terminal_keys(char *bytes, size_t n, size_t *used, enum terminal_key *key);
 

@@ -6,7 +6,7 @@
  */
 #include "guest.h"
 
-#define COM1 0x3f8
+#define COM1           0x3f8
 #define LSR_DATA_READY 1
 
 static void triple_fault(void)

@@ -5,10 +5,6 @@
  */
 #include "devices.h"
 
-struct sample {
-    uint64_t tsc, count;
-};
-
 static uint64_t read_pm(void)
 {
     return pm_timer();
@@ -22,26 +18,16 @@ static uint64_t read_pit(void)
     return 0xffff - pit_count(2);
 }
 
-static struct sample sample(uint64_t (*read)(void))
-{
-    struct sample s = {0, 0};
-    uint64_t best = UINT64_MAX;
-    for (unsigned i = 0; i < 20; i++) {
-        uint64_t a = rdtsc(), c = read(), b = rdtsc();
-        if (b - a < best) {
-            best = b - a;
-            s = (struct sample){a + (b - a) / 2, c};
-        }
-    }
-    return s;
-}
-
-/* TSC ticks per second by a clock of num/den Hz and `mask`. */
+/* TSC ticks per second by a clock of num/den Hz and `mask`; again where so much time went by that it may have wrapped. */
 static uint64_t tsc_rate(uint64_t (*read)(void), uint64_t num, uint64_t den, uint64_t mask, uint64_t wait_us)
 {
-    struct sample a = sample(read), b;
-    delay_us(wait_us);
-    b = sample(read);
+    struct sample a, b;
+    unsigned tries = 0;
+    do {
+        a = sample(read);
+        delay_us(wait_us);
+        b = sample(read);
+    } while (b.tsc - a.tsc > us(wait_us + wait_us / 4) && tries++ < 50);
     uint64_t counts = (b.count - a.count) & mask;
     return counts ? (b.tsc - a.tsc) * num / counts / den : 0;
 }

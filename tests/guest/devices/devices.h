@@ -42,6 +42,26 @@ static inline bool between(const char *name, uint64_t ticks, uint64_t want_us)
     return took_within(name, ticks, want_us, early, strict ? us(30) + us(want_us) / 500 : us(300000));
 }
 
+/* A counter's reading with the TSC at it. */
+struct sample {
+    uint64_t tsc, count;
+};
+
+/* The tightest of several brackets: on a busy host a reading may come late by far. */
+static inline struct sample sample(uint64_t (*read)(void))
+{
+    struct sample s = {0, 0};
+    uint64_t best = UINT64_MAX;
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t a = rdtsc(), c = read(), b = rdtsc();
+        if (b - a < best) {
+            best = b - a;
+            s = (struct sample){a + (b - a) / 2, c};
+        }
+    }
+    return s;
+}
+
 /* As an on_hit hook: lowers IRQ 4 at its fifth interrupt. A level that stays leaves the CPU no time outside the handler. */
 static inline void lower_at_fifth(unsigned vector)
 {

@@ -43,11 +43,13 @@ static void test_mode0(void)
     took("pit: mode 0 goes high at the end", until_out2(true, start), counts_us(23864));
     delay_us(1000);
     check(out2(), "pit: mode 0 stays high", "low");
-    check(pit_count(2) > 0x8000, "pit: mode 0 counts on after the end", "count %u", pit_count(2));
+    uint16_t after = pit_count(2);
+    delay_us(100);
+    check(pit_count(2) != after, "pit: mode 0 counts on after the end", "count %u", after);
     if (differs_on_qemu("pit: mode 0's gate", "ignored"))
         return;
     gate2(false);
-    pit_mode(2, 0, 10000);
+    pit_mode(2, 0, 60000);
     delay_us(500);
     uint16_t a = pit_count(2);
     delay_us(500);
@@ -140,42 +142,46 @@ static void test_mode45(void)
     delay_us(3000);
     check(out2(), "pit: mode 4 is high after its strobe", "low");
     gate2(false);
-    pit_mode(2, 5, 2000);
+    pit_mode(2, 5, 60000);
     delay_us(3000);
     check(pit_status(2) & STATUS_NULL, "pit: mode 5 waits for its trigger with the count not loaded", "status 0x%x", pit_status(2));
     gate2(true);
     delay_us(100);
-    check(!(pit_status(2) & STATUS_NULL) && pit_count(2) < 2000, "pit: mode 5 counts after its trigger", "count %u", pit_count(2));
+    check(!(pit_status(2) & STATUS_NULL) && pit_count(2) < 60000, "pit: mode 5 counts after its trigger", "count %u", pit_count(2));
 }
 
 static void test_access(void)
 {
     gate2(false);
     outb(0x43, 0xb0 | 1); /* BCD, mode 0 */
-    outb(0x42, 0x34);
-    outb(0x42, 0x12);
+    outb(0x42, 0);
+    outb(0x42, 0); /* 10000 */
     gate2(true);
     delay_us(200);
     uint16_t c = pit_count(2);
-    check(c < 0x1234 && (c & 15) < 10 && (c >> 4 & 15) < 10 && (c >> 8 & 15) < 10, "pit: BCD", "count 0x%x", c);
+    check(c && (c & 15) < 10 && (c >> 4 & 15) < 10 && (c >> 8 & 15) < 10 && c >> 12 < 10, "pit: BCD", "count 0x%x", c);
     pit_mode(2, 0, 0xffff);
     uint8_t s = pit_status(2);
     equal("pit: the status shows access, mode and BCD", s & 0x3f, 0x30);
-    outb(0x43, 0x90); /* channel 2, LSB only, mode 0 */
+    outb(0x43, 0x94); /* channel 2, LSB only, mode 2 */
     outb(0x42, 200);
-    outb(0x43, 0x80);
-    check(inb(0x42) <= 200 && inb(0x42) != 0xee, "pit: LSB access", "count out of range");
+    bool fits = true;
+    for (unsigned i = 0; i < 100; i++) {
+        uint8_t low = inb(0x42);
+        fits &= low >= 1 && low <= 200;
+    }
+    check(fits, "pit: LSB access", "a count is not in 1..200");
     equal("pit: LSB access shows in the status", pit_status(2) & 0x30, 0x10);
     pit_mode(2, 0, 50000);
     outb(0x43, 0x80); /* latch */
     delay_us(2000);
     uint16_t latched = (uint16_t)(inb(0x42) | inb(0x42) << 8);
     uint16_t live = pit_count(2);
-    check(latched > 49000 && live < latched - 1000, "pit: a latched count stands", "latched %u, live %u", latched, live);
+    check((uint16_t)(latched - live) > 1000, "pit: a latched count stands", "latched %u, live %u", latched, live);
     outb(0x43, 0xc8 | 0); /* read-back: count and status of channel 2 */
     s = inb(0x42);
     c = (uint16_t)(inb(0x42) | inb(0x42) << 8);
-    check((s & 0x3f) == 0x30 && c < live, "pit: read-back gives status, then count", "status 0x%x, count %u", s, c);
+    check((s & 0x3f) == 0x30 && c != latched, "pit: read-back gives status, then count", "status 0x%x, count %u", s, c);
 }
 
 static void begin_irq0(void)

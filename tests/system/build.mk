@@ -8,7 +8,7 @@ SYSTEM_TESTS := $(wildcard tests/system/test_*)
 # Expanded late: the unit tests are named by a file that is read after this one.
 .PHONY: test-programs
 .SECONDEXPANSION:
-test-programs: all guests images $$(UNIT_TESTS)
+test-programs: all $(B)/metronome.pvh guests images $$(UNIT_TESTS)
 
 RUN_TESTS = @tests/run --build "$(MAKE) --no-print-directory -j2 test-programs" $(UNIT_TESTS) $(SYSTEM_TESTS) --length
 

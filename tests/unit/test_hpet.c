@@ -178,6 +178,12 @@ static void test_match_is_on_arrival(void **state)
     assert_int_equal(hpet_deadline(&s), NEVER);
     hpet_advance(&s, NEVER);
     assert_int_equal(s.out.line[0].rises, 0);
+    hpet_reset(&s, 0); /* nor after all the time there is */
+    hpet_write(&s, 0, TCONF(0), 4, ENB);
+    hpet_write(&s, 0, TCMP(0), 8, 0);
+    enable(&s, 0);
+    hpet_advance(&s, NEVER);
+    assert_int_equal(s.out.line[0].rises, 0);
 }
 
 /* A one-shot timer of 32 bits goes off at every wrap, 300 s apart, while nobody rewrites it. */
@@ -464,10 +470,20 @@ static void test_check_rejects(void **state)
     BAD(s.out.line[0].last_rise = 6);
     BAD(s.out.message.kind = BUS_EOI);
     BAD(s.out.message.dest = 256);
-    BAD(s.out.message.zero[1] = 1);
+    BAD(s.out.message.delivery = 8);
+    BAD(s.out.message.shorthand = SHORTHAND_SELF);
+    BAD(s.out.message.flags = BUS_X2APIC);
+    for (unsigned i = 0; i < 3; i++) {
+        BAD(s.out.message.zero[i] = 1);
+    }
     BAD(s.out.zero = 1);
-#undef BAD
     assert_true(hpet_check(&good));
+    enable(&good, 5); /* a level that is up without ever having risen */
+    hpet_write(&good, 5, TCONF(0), 4, LEVEL | ENB);
+    BAD(s.status = 1; s.out.line[0].level = 1);
+    good.status = good.out.line[0].level = good.out.line[0].rises = 1;
+    assert_true(hpet_check(&good));
+#undef BAD
 }
 
 /* ---- A simulator that counts tick by tick ---- */

@@ -605,6 +605,7 @@ static void test_check_rejects(void **state)
     BAD(s.cmos[B] = UIE; s.cmos[C] = UF);
     BAD(s.out.line[0].level = 1);
     BAD(s.out.line[0].zero = 1);
+    BAD(s.cmos[B] |= PIE; s.cmos[C] = PF; s.out.line[0].level = 1); /* up without ever having risen */
 #undef BAD
     assert_true(rtc_check(&good));
 }

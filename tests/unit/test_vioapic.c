@@ -567,7 +567,53 @@ static void test_check_rejects(void **state)
     BAD(s.out.message.delivery = 3);
     BAD(s.out.message.dest = 256);
     BAD(s.out.message.shorthand = 1);
+    BAD(s.out.message.flags = BUS_X2APIC);
+    for (unsigned i = 0; i < 3; i++) {
+        BAD(s.out.message.zero[i] = 1);
+    }
+    BAD(s.zero[1] = 1);
+    BAD(s.hold_shift[3] = VIOAPIC_HOLD_DOUBLINGS + 1);
+    BAD(s.remote_irr = 0; s.held_mask = 8; s.hold_until[3] = 9); /* held off at its first re-fire */
+    BAD(s.vector_pins[0x33] |= 16); /* an edge pin */
+    BAD(s.lines = 0; s.refires[3] = 1); /* a run of re-fires of a line that is not asserted */
+    BAD(s.entry[1] = (uint64_t)DELIVER_RESERVED << 8; s.pending_mask = 2); /* what can never be sent waits to be sent */
+    good.lines = good.remote_irr = 0;
+    assert_true(vioapic_check(&good));
+    BAD(s.pending_mask = 8);
+    BAD(s.held_mask = 8; s.hold_until[3] = 9; s.hold_shift[3] = 1; s.refires[3] = VIOAPIC_STORM_RUN);
+    good.lines = 8;
+    good.held_mask = 8;
+    good.hold_until[3] = 9;
+    good.hold_shift[3] = 1;
+    good.refires[3] = VIOAPIC_STORM_RUN;
+    assert_true(vioapic_check(&good));
+    BAD(s.remote_irr = 8);
 #undef BAD
+}
+
+/* Bits and numbers beyond the pins, which check refuses: whoever uses them all the same stays inside the state. */
+static void test_pins_that_cannot_be_stay_inside(void **state)
+{
+    struct vioapic s;
+    for (unsigned pins = 24; pins <= 63; pins += 39) {
+        vioapic_reset(&s, 0, 24, 0);
+        s.pins = pins;
+        for (unsigned vector = 0; vector < 256; vector++)
+            s.vector_pins[vector] = UINT64_MAX;
+        s.lines = s.remote_irr = s.pending_mask = s.held_mask = UINT64_MAX << 48;
+        assert_false(vioapic_check(&s));
+        assert_true(vioapic_deadline(&s) == NEVER);
+        for (unsigned pin = 40; pin < 70; pin++) {
+            put(&s, 1, 0x10 + 2 * pin, LEVEL | pin);
+            put(&s, 1, 0x11 + 2 * pin, UINT32_MAX);
+            vioapic_set_line(&s, 1, pin, true);
+            get_at(&s, 1, 0x10 + 2 * pin);
+        }
+        vioapic_set_wiring(&s, 2, UINT64_MAX);
+        vioapic_eoi(&s, 3, 0x31);
+        vioapic_advance(&s, 4);
+        assert_int_equal(s.out.message.kind, pins > 24 ? BUS_INTERRUPT : BUS_NONE); /* of pins 40 to 47 */
+    }
 }
 
 /* ---- A naive chip: bits where the manual has them, every call scans every pin ---- */
@@ -851,6 +897,7 @@ int main(void)
         cmocka_unit_test(test_storm_and_edge_switch),
         cmocka_unit_test(test_storm_when_time_goes_back),
         cmocka_unit_test(test_check_rejects),
+        cmocka_unit_test(test_pins_that_cannot_be_stay_inside),
         cmocka_unit_test(test_random_programs_against_pin_scan),
         cmocka_unit_test(test_random_walk_any_time),
     };

@@ -297,18 +297,15 @@ uint64_t hpet_read(struct hpet *s, uint64_t now, unsigned offset, unsigned size)
 {
     unsigned n, shift = offset % 8 * 8;
     const struct hpet_register *r = find_register(offset, size, &n);
-    uint64_t value;
+    uint64_t passed = 0;
 
     if (!r)
         return all_ones(size);
-    if (r == &general[COUNTER_SLOT]) {
-        /* What guests read most: no need to look at the timers. */
-        value = s->counter + (now > s->last && (s->config & ENABLE_CNF) ? now - s->last : 0);
-    } else {
+    if (r != &general[COUNTER_SLOT])
         hpet_advance(s, now);
-        value = r->read(s, n);
-    }
-    return value >> shift & all_ones(size);
+    else if (now > s->last && (s->config & ENABLE_CNF)) /* What guests read most: no need to look at the timers. */
+        passed = now - s->last;
+    return (r->read(s, n) + passed) >> shift & all_ones(size);
 }
 
 void hpet_write(struct hpet *s, uint64_t now, unsigned offset, unsigned size, uint64_t value)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BUILD = os.path.realpath(os.path.join(ROOT, os.environ.get("B", "build")))
@@ -345,7 +346,9 @@ def run_tests(tests):
             try:
                 said = test()
                 print("ok %s (%s%.1f s)" % (name, said + ", " if said else "", time.monotonic() - started), flush=True)
-            except (Failure, OSError, subprocess.SubprocessError) as e:
+            except Exception as e:  # also what is wrong with the test itself
+                if not isinstance(e, Failure):
+                    traceback.print_exc(file=sys.stdout)
                 print("not ok %s: %s" % (name, e), flush=True)
                 failed = 1
     finally:

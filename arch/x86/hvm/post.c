@@ -11,8 +11,11 @@ static void kick(struct vcpu *v)
 
     __atomic_fetch_or(&p->wake, 1ull << v->local, __ATOMIC_SEQ_CST);
     state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);
-    if (state != VCPU_RUNNABLE && state != VCPU_WAIT_IOREQ)
-        hvm_kick(v->cpu);
+    if (state == VCPU_RUNNABLE || state == VCPU_WAIT_IOREQ)
+        return;
+    if (v->cpu == this_cpu()->id && state != VCPU_IN_GUEST)
+        this_hvm()->resched = true; /* who runs here makes way for it */
+    hvm_kick(v->cpu);
 }
 
 static void ring(struct vcpu *v)
@@ -61,15 +64,31 @@ static void do_init(struct vcpu *v, uint64_t now)
     vlapic_init(&v->vlapic, now);
     vendor->vcpu_reset(v, false, 0);
     v->emu.regs.cpl = 0;
-    v->event_pending = v->nmi_blocked = v->extint_pending = false;
+    ioreq_cancel(v);
+    v->event_pending = v->nmi_blocked = v->extint_pending = v->halted = v->stepping = false;
     v->nmi_pending = 0;
     vcpu_arm_timer(v);
+}
+
+/* INIT and SIPI replace state that the CPU itself holds while the guest runs: they wait until the vCPU has left. */
+static uint32_t put_off(struct vcpu *v, uint32_t work)
+{
+    uint32_t later = work & (WORK_INIT | WORK_SIPI);
+
+    if (!later || v->state != VCPU_IN_GUEST)
+        return work;
+    __atomic_fetch_or(&v->posted.work, later, __ATOMIC_RELAXED);
+    __atomic_store_n(&v->posted.on, 1, __ATOMIC_SEQ_CST);
+    v->state = VCPU_RUNNABLE;
+    this_hvm()->resched = true;
+    return work & ~later;
 }
 
 static void do_work(struct vcpu *v, uint32_t work)
 {
     uint64_t now = vtime_tsc(&v->domain->time);
 
+    work = put_off(v, work);
     if (work & WORK_NMI)
         v->nmi_pending = 1;
     if (work & WORK_EXTINT)

@@ -105,8 +105,8 @@ void vcpu_run(struct vcpu *v)
             return;
         ioreq_complete(v);
     }
+    vcpu_drain(v);
     if (v->halted) {
-        vcpu_drain(v);
         if (v->timer_due)
             take_timer(v);
         if (!inject_pending(v)) {
@@ -116,11 +116,8 @@ void vcpu_run(struct vcpu *v)
         v->halted = false;
     }
     if (v->vlapic.activity == VLAPIC_WAIT_SIPI) {
-        vcpu_drain(v);
-        if (v->vlapic.activity == VLAPIC_WAIT_SIPI) {
-            sched_block(v, VCPU_OFF);
-            return;
-        }
+        sched_block(v, VCPU_OFF);
+        return;
     }
     load(v);
     vendor->run(v);

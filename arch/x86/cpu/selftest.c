@@ -43,7 +43,8 @@ static unsigned __attribute__((noinline)) overflow(volatile unsigned depth)
     return depth ? overflow(depth + 1) + (unsigned)frame[0] : 0;
 }
 
-static void test_overflow(void)
+/* Not inlined, as below: the test looks for them in the backtrace. */
+static void __attribute__((noinline)) test_overflow(void)
 {
     overflow(1);
 }
@@ -68,7 +69,7 @@ static void test_write_text(void)
     *(volatile char *)(uintptr_t)test_null = 0;
 }
 
-static void test_execute_data(void)
+static void __attribute__((noinline)) test_execute_data(void)
 {
     static volatile uint8_t code[] = {0xc3};
     ((void (*)(void))(uintptr_t)code)();

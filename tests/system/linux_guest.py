@@ -26,6 +26,11 @@ ALLOWED = [
     (r"NMI watchdog: Perf NMI watchdog permanently disabled", "it needs performance counters, which a guest has none of"),
     (r"tsc: Fast TSC calibration failed", "Linux reads the PIT some 1,000 times in 20 ms for it; each read is an exit, and under an "
      "emulated AMD-V it does not get enough of them. It then takes the HPET as reference"),
+    (r"clocksource: (timekeeping watchdog|wd-tsc(-early)?-wd).*read-back delay", "two readings of the HPET or the PM timer are some 100 us "
+     "apart when the machine is busy: the host runs something else in between, and Linux skips one comparison of clocks"),
+    (r"tsc: Marking TSC unstable due to could not calculate TSC khz", "as above, where acpi=off leaves no other reference than the "
+     "PIT: it counts its timer interrupts instead"),
+    (r"[Cc]ommand line: ", "our own words"),
 ]
 
 

@@ -43,10 +43,11 @@ static unsigned __attribute__((noinline)) overflow(volatile unsigned depth)
     return depth ? overflow(depth + 1) + (unsigned)frame[0] : 0;
 }
 
-/* Not inlined, as below: the test looks for them in the backtrace. */
+/* Neither inlined nor left by a tail call, as below: the test looks for it in the backtrace. */
 static void __attribute__((noinline)) test_overflow(void)
 {
     overflow(1);
+    __asm__ volatile("");
 }
 
 static void __attribute__((noinline)) test_smash(void)
@@ -73,6 +74,7 @@ static void __attribute__((noinline)) test_execute_data(void)
 {
     static volatile uint8_t code[] = {0xc3};
     ((void (*)(void))(uintptr_t)code)();
+    __asm__ volatile("");
 }
 
 static void test_wx(void)

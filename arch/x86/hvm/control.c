@@ -142,8 +142,7 @@ static int op_destroy(struct slot *s, const struct metronome_command *c)
     if (destroy_pending[s->index].op)
         return -METRONOME_EBUSY;
     destroy_pending[s->index] = *c;
-    if (!s->domain->ended)
-        domain_end(s->domain, METRONOME_END_POWEROFF, 0, "destroyed");
+    domain_end(s->domain, METRONOME_END_POWEROFF, 0, "destroyed");
     finish_destroys();
     return 1;
 }
@@ -151,16 +150,15 @@ static int op_destroy(struct slot *s, const struct metronome_command *c)
 static int op_pause(struct slot *s, const struct metronome_command *c)
 {
     (void)c;
-    if (s->domain->ready || !s->domain->has_dm)
-        domain_request(s->domain, ACTION_PAUSE);
-    return 0;
+    if (s->domain->has_dm && !s->domain->ready)
+        return 0; /* it stands still anyway */
+    return domain_request(s->domain, ACTION_PAUSE) ? 0 : -METRONOME_EBUSY;
 }
 
 static int op_unpause(struct slot *s, const struct metronome_command *c)
 {
     (void)c;
-    if (s->domain->paused && !s->domain->resetting)
-        domain_start(s->domain);
+    domain_unpause(s->domain);
     return 0;
 }
 

@@ -1,7 +1,8 @@
 /*
  * A domain's life: made from its slot's header, started, stopped for a reset, a pause or its end, taken apart.
  *
- * Stopping: `action` is set and every vCPU kicked; each stops on its own pCPU; the last one to stop does the action.
+ * Stopping: `action` is set and every vCPU looked at; each stops on its own pCPU; the last one to stop does the action.
+ * For the end each also leaves its pCPU; behind the last one nobody holds the domain but the control device's commands.
  */
 #include "hvm.h"
 #include "loader/loader.h"
@@ -93,7 +94,7 @@ static void translations_changed(struct domain *d)
         if (__atomic_load_n(&v->state, __ATOMIC_SEQ_CST) != VCPU_IN_GUEST)
             continue;
         all = all && __atomic_load_n(&v->p2m_generation, __ATOMIC_SEQ_CST) == d->p2m.generation;
-        vcpu_post_work(v, WORK_LOOK);
+        vcpu_look(v);
     }
     if (all)
         p2m_reclaim(&d->p2m);
@@ -209,16 +210,34 @@ static const char *reset_machine(struct domain *d, bool power_on)
     return NULL;
 }
 
-/* Sends every vCPU to its pCPU's loop; the boot CPU runs, the others wait for SIPI. */
-void domain_start(struct domain *d)
+/* Sends every vCPU to its pCPU's loop; the boot CPU runs, the others wait for SIPI. Under the lock. */
+static void start(struct domain *d)
 {
-    d->running = d->vcpus;
-    d->action = ACTION_NONE;
     vtime_resume(&d->time);
+    d->running = d->vcpus;
     d->paused = d->resetting = false;
     control_publish(d, METRONOME_SLOT_RUNNING);
-    for (unsigned i = 0; i < d->vcpus; i++)
-        vcpu_post_work(d->vcpu[i], WORK_LOOK);
+    __atomic_store_n(&d->action, ACTION_NONE, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < d->vcpus; i++) {
+        __atomic_store_n(&d->vcpu[i]->state, VCPU_STARTING, __ATOMIC_SEQ_CST);
+        vcpu_look(d->vcpu[i]);
+    }
+}
+
+void domain_start(struct domain *d)
+{
+    spin_lock(&d->lock);
+    if (d->action != ACTION_END)
+        start(d);
+    spin_unlock(&d->lock);
+}
+
+void domain_unpause(struct domain *d)
+{
+    spin_lock(&d->lock);
+    if (d->paused && !d->resetting && d->action != ACTION_END)
+        start(d);
+    spin_unlock(&d->lock);
 }
 
 void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n)
@@ -316,9 +335,10 @@ static int build(struct domain *d)
 /* Gives each vCPU a pCPU; the chipset's deadline lives where vCPU 0 does. */
 static void place(struct domain *d)
 {
+    d->home = sched_place();
+    d->placed = d->vcpus;
     for (unsigned i = 0; i < d->vcpus; i++)
-        sched_add(d->vcpu[i], sched_place());
-    d->home = d->vcpu[0]->cpu;
+        sched_add(d->vcpu[i], i ? sched_place() : d->home);
 }
 
 /* From a checked header to a machine at its first instruction. */
@@ -329,15 +349,15 @@ static int make(struct domain *d)
 
     if (error)
         return error;
-    place(d);
     why = reset_machine(d, true);
-    if (!why)
-        return 0;
-    log_error("domain %u (%s): %s\n", d->slot->index, d->header.name, why);
-    control_message(d->slot, why);
-    for (unsigned i = 0; i < d->vcpus; i++)
-        sched_remove(d->vcpu[i]);
-    return -METRONOME_ENOEXEC;
+    if (why) {
+        log_error("domain %u (%s): %s\n", d->slot->index, d->header.name, why);
+        control_message(d->slot, why);
+        return -METRONOME_ENOEXEC;
+    }
+    control_publish(d, METRONOME_SLOT_STARTING);
+    place(d);
+    return 0;
 }
 
 int domain_create(struct slot *s, const void *module, const void *initrd)
@@ -355,6 +375,8 @@ int domain_create(struct slot *s, const void *module, const void *initrd)
     vtime_start(&d->time);
     vtime_stop(&d->time);
     error = take_header(d);
+    if (!error && !sched_room(d->vcpus))
+        error = -METRONOME_ENOMEM;
     if (!error) {
         s->domain = d;
         s->generation++;
@@ -363,86 +385,138 @@ int domain_create(struct slot *s, const void *module, const void *initrd)
     }
     if (error)
         domain_destroy(d);
-    else
-        control_publish(d, METRONOME_SLOT_STARTING);
     return error;
 }
 
-static void act(struct domain *d)
+static void set_action(struct domain *d, enum domain_action action)
+{
+    __atomic_store_n(&d->action, action, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < d->vcpus; i++)
+        vcpu_look(d->vcpu[i]);
+}
+
+static void end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, va_list args)
+{
+    if (d->end != METRONOME_END_NONE)
+        return;
+    vformat_line(d->end_message, sizeof(d->end_message), format, args);
+    d->end = reason;
+    d->end_code = code;
+    log_info("domain %u (%s): %s\n", d->slot->index, d->header.name, d->end_message);
+    set_action(d, ACTION_END);
+}
+
+static void crash(struct domain *d, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    end(d, METRONOME_END_CRASH, 0, format, args);
+    va_end(args);
+}
+
+static void reset(struct domain *d)
 {
     const char *why;
 
-    switch (d->action) {
-    case ACTION_RESET:
-        d->resets++;
-        log_info("domain %u (%s): reset %u, by port %#x\n", d->slot->index, d->header.name, d->resets, d->reset_cause);
-        d->reset_cause = 0;
-        why = reset_machine(d, false);
-        if (why)
-            domain_end(d, METRONOME_END_CRASH, 0, "reset: %s", why);
-        else
-            domain_start(d);
-        return;
-    case ACTION_END:
-        d->ended = true;
-        control_publish(d, METRONOME_SLOT_SHUTDOWN);
-        control_ended(d);
-        return;
-    case ACTION_PAUSE:
-        vtime_stop(&d->time);
-        d->paused = true;
-        if (d->reset_wanted)
-            ioreq_press_reset(d->vcpu[0]);
-        d->reset_wanted = false;
-        control_publish(d, d->resetting ? METRONOME_SLOT_RESETTING : METRONOME_SLOT_PAUSED);
-        return;
-    }
+    d->resets++;
+    log_info("domain %u (%s): reset %u, by port %#x\n", d->slot->index, d->header.name, d->resets, d->reset_cause);
+    d->reset_cause = 0;
+    why = reset_machine(d, false);
+    if (why)
+        crash(d, "reset: %s", why);
+    else
+        start(d);
+}
+
+static void pause_here(struct domain *d)
+{
+    vtime_stop(&d->time);
+    d->paused = true;
+    if (d->reset_wanted)
+        ioreq_press_reset(d->vcpu[0]);
+    d->reset_wanted = false;
+    control_publish(d, d->resetting ? METRONOME_SLOT_RESETTING : METRONOME_SLOT_PAUSED);
+}
+
+/* All vCPUs have stopped. Under the lock. */
+static void act(struct domain *d)
+{
+    if (d->action == ACTION_RESET)
+        reset(d);
+    else if (d->action == ACTION_PAUSE)
+        pause_here(d);
 }
 
 void domain_vcpu_stopped(struct domain *d)
 {
-    if (__atomic_sub_fetch(&d->running, 1, __ATOMIC_ACQ_REL) == 0)
+    spin_lock(&d->lock);
+    if (--d->running == 0)
         act(d);
+    spin_unlock(&d->lock);
 }
 
-void domain_request(struct domain *d, enum domain_action action)
+/* Behind the last one the domain may be gone as soon as `ended` says so. */
+void domain_vcpu_left(struct domain *d)
 {
-    if (d->action == ACTION_END || d->ended)
+    bool last;
+
+    spin_lock(&d->lock);
+    last = --d->placed == 0;
+    spin_unlock(&d->lock);
+    if (!last)
         return;
-    d->action = action;
-    if (d->running == 0) {
+    control_publish(d, METRONOME_SLOT_SHUTDOWN);
+    __atomic_store_n(&d->ended, true, __ATOMIC_RELEASE);
+    control_ended(d);
+}
+
+/* Under the lock. A pause does not take the place of a reset that has begun. */
+static bool request(struct domain *d, enum domain_action action)
+{
+    if (d->action == ACTION_END || (d->action == ACTION_RESET && action == ACTION_PAUSE))
+        return false;
+    set_action(d, action);
+    if (d->running == 0)
         act(d);
-        return;
-    }
-    for (unsigned i = 0; i < d->vcpus; i++)
-        vcpu_post_work(d->vcpu[i], WORK_LOOK);
+    return true;
+}
+
+bool domain_request(struct domain *d, enum domain_action action)
+{
+    bool taken;
+
+    spin_lock(&d->lock);
+    taken = request(d, action);
+    spin_unlock(&d->lock);
+    return taken;
 }
 
 void domain_await_reset(struct domain *d)
 {
+    spin_lock(&d->lock);
     d->resetting = true;
-    domain_request(d, ACTION_PAUSE);
+    request(d, ACTION_PAUSE);
+    spin_unlock(&d->lock);
 }
 
 void domain_request_reset(struct domain *d)
 {
-    if (d->resetting)
-        return;
-    d->reset_wanted = true;
-    domain_await_reset(d);
+    spin_lock(&d->lock);
+    if (!d->resetting) {
+        d->resetting = d->reset_wanted = true;
+        request(d, ACTION_PAUSE);
+    }
+    spin_unlock(&d->lock);
 }
 
 void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)
 {
     va_list args;
 
-    if (d->end != METRONOME_END_NONE)
-        return;
     va_start(args, format);
-    vformat_line(d->end_message, sizeof(d->end_message), format, args);
+    spin_lock(&d->lock);
+    end(d, reason, code, format, args);
+    spin_unlock(&d->lock);
     va_end(args);
-    d->end = reason;
-    d->end_code = code;
-    log_info("domain %u (%s): %s\n", d->slot->index, d->header.name, d->end_message);
-    domain_request(d, ACTION_END);
 }

@@ -140,7 +140,7 @@ static void rearm(struct domain *d)
     struct chipset *c = &d->chipset;
     uint64_t first = earliest(c);
 
-    if (first == c->deadline_ticks)
+    if (first == c->deadline_ticks || d->action == ACTION_END)
         return;
     c->deadline_ticks = first;
     if (this_cpu()->id == d->home)

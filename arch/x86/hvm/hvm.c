@@ -71,32 +71,44 @@ static void start(struct vcpu *v)
         chipset_rearm(v->domain);
 }
 
-static void stop(struct hvm_pcpu *p, struct vcpu *v)
+static void take_off(struct hvm_pcpu *p, struct vcpu *v)
 {
-    struct domain *d = v->domain;
-
-    if (d->resetting && d->action != ACTION_END && v->io.waiting && !ioreq_poll(v))
-        return; /* its answer must be in before the request page is used again */
     sched_block(v, VCPU_STOPPED);
     p->io_waiting &= ~(1ull << v->local);
     deadline_set(&p->deadlines, &v->deadline, DEADLINE_UNSET);
     if (v->id == 0)
-        deadline_set(&p->deadlines, &d->chipset.deadline, DEADLINE_UNSET);
-    if (d->action == ACTION_END) {
-        if (this_cpu()->current == v)
-            vcpu_unload(p);
-        sched_remove(v);
+        deadline_set(&p->deadlines, &v->domain->chipset.deadline, DEADLINE_UNSET);
+}
+
+static void stop(struct hvm_pcpu *p, struct vcpu *v)
+{
+    if (v->domain->resetting && v->io.waiting && !ioreq_poll(v)) {
+        sched_block(v, VCPU_WAIT_IOREQ); /* its answer must be in before the request page is used again */
+        return;
     }
-    domain_vcpu_stopped(d);
+    take_off(p, v);
+    domain_vcpu_stopped(v->domain);
+}
+
+/* The domain ends: from here on this pCPU knows nothing of the vCPU, nor, with vCPU 0, of the domain. */
+static void leave(struct hvm_pcpu *p, struct vcpu *v)
+{
+    take_off(p, v);
+    if (this_cpu()->current == v)
+        vcpu_unload(p);
+    sched_remove(v);
+    domain_vcpu_left(v->domain);
 }
 
 static void look_at(struct hvm_pcpu *p, struct vcpu *v)
 {
-    struct domain *d = v->domain;
+    uint32_t action = v->domain->action;
 
-    if (d->action && v->state != VCPU_STOPPED)
+    if (action == ACTION_END)
+        leave(p, v);
+    else if (action && v->state != VCPU_STOPPED)
         stop(p, v);
-    else if (v->state == VCPU_STOPPED && !d->action && d->running)
+    else if (!action && v->state == VCPU_STARTING)
         start(v);
     else if (v->state == VCPU_IDLE || v->state == VCPU_OFF)
         sched_wake(v);
@@ -123,29 +135,34 @@ static void poll_requests(struct hvm_pcpu *p)
         if (!v || !ioreq_poll(v))
             continue;
         if (v->domain->action)
-            stop(p, v);
+            look_at(p, v);
         else
             sched_wake(v);
     }
 }
 
+static void serve(struct domain *d, uint32_t what)
+{
+    if (what & ATTENTION_DEADLINES)
+        chipset_rearm(d);
+    if ((what & ATTENTION_SLOTS) && d->slot->rung) {
+        d->slot->rung = false;
+        slot_service(d);
+    }
+}
+
+/* A domain is at home where its vCPU 0 lives: while that is here, the domain cannot be taken apart. */
 static void give_attention(struct hvm_pcpu *p)
 {
     uint32_t what = __atomic_exchange_n(&p->attention, 0, __ATOMIC_SEQ_CST);
 
     if (what & ATTENTION_CONTROL)
         control_service();
-    for (unsigned i = 0; i < slot_count && (what & (ATTENTION_SLOTS | ATTENTION_DEADLINES)); i++) {
-        struct domain *d = slots[i].domain;
+    for (unsigned i = 0; i < 64 && (what & (ATTENTION_SLOTS | ATTENTION_DEADLINES)); i++) {
+        struct vcpu *v = __atomic_load_n(&p->local[i], __ATOMIC_ACQUIRE);
 
-        if (!d || d->home != p->id)
-            continue;
-        if (what & ATTENTION_DEADLINES)
-            chipset_rearm(d);
-        if ((what & ATTENTION_SLOTS) && slots[i].rung) {
-            slots[i].rung = false;
-            slot_service(d);
-        }
+        if (v && v->id == 0)
+            serve(v->domain, what);
     }
 }
 
@@ -207,7 +224,7 @@ static void round(struct hvm_pcpu *p)
         return;
     }
     if (v->domain->action)
-        stop(p, v);
+        look_at(p, v);
     else
         vcpu_run(v);
 }

@@ -90,8 +90,7 @@ struct chipset {
 };
 
 /* ---- Posting (post.c). ---- */
-enum { WORK_NMI = 1, WORK_INIT = 2, WORK_SIPI = 4, WORK_LINT0 = 8, WORK_EXTINT = 16, WORK_SMI = 32,
-       WORK_LOOK = 64 /* nothing but the kick: the pCPU looks at the vCPU's state and its domain's action */ };
+enum { WORK_NMI = 1, WORK_INIT = 2, WORK_SIPI = 4, WORK_LINT0 = 8, WORK_EXTINT = 16, WORK_SMI = 32 };
 
 /* Shaped like a posted-interrupt descriptor; written by any pCPU, drained by the owner. */
 struct posted {
@@ -109,6 +108,7 @@ enum vcpu_state {
     VCPU_IDLE,       /* HLT */
     VCPU_WAIT_IOREQ,
     VCPU_STOPPED,    /* its domain is stopped for a reset, a pause or its end */
+    VCPU_STARTING,   /* and has been started again: its pCPU has not looked yet */
 };
 
 /* ---- A request to the device model (ioreq.c). The shared page is data; this is the state. ---- */
@@ -200,11 +200,14 @@ struct domain {
     uint32_t commands_consumed;
     uint32_t completions;                  /* produced into its completion ring */
     uint32_t posted_writes;                /* our count of the buffered ring's write pointer */
-    volatile uint32_t running;             /* vCPUs not stopped */
-    volatile uint32_t action;              /* enum domain_action, done when the last vCPU has stopped */
+    struct spinlock lock;                  /* of what starts, stops and ends it: the fields from here to end_message */
+    uint32_t running;                      /* vCPUs not stopped */
+    uint32_t placed;                       /* vCPUs that have a pCPU: the end takes them away */
+    volatile uint32_t action;              /* enum domain_action, done when the last vCPU has stopped, or left */
     uint32_t reset_cause;                  /* last port seen of those that reset; 0: none, so a triple fault or the button */
     uint32_t resets;
-    bool paused, ended;                    /* all vCPUs have stopped */
+    bool paused;                           /* all vCPUs have stopped */
+    volatile bool ended;                   /* all have left, and nothing but the control device's commands knows it */
     bool resetting;                        /* stopped or stopping until the device model has reset itself */
     bool reset_wanted;                     /* the device model does not know yet: it is told when all have stopped */
     const void *module, *initrd;           /* boot modules of a standalone domain; else they lie in the arena */
@@ -278,11 +281,12 @@ void deadline_arm(struct deadline *d, uint64_t host_tsc); /* on this pCPU */
 
 /* ---- sched.c: who runs ---- */
 void sched_add(struct vcpu *v, unsigned cpu);
-void sched_remove(struct vcpu *v);
-void sched_wake(struct vcpu *v);      /* on its own pCPU: runnable from now */
+void sched_remove(struct vcpu *v);    /* on its own pCPU, like all below */
+void sched_wake(struct vcpu *v);      /* runnable from now */
 void sched_block(struct vcpu *v, enum vcpu_state state);
 struct vcpu *sched_pick(struct hvm_pcpu *p);
 unsigned sched_place(void);           /* pCPU for a new vCPU */
+bool sched_room(unsigned vcpus);      /* is there place for so many more? */
 
 /* ---- vtime.c ---- */
 void vtime_start(struct vtime *t);
@@ -312,6 +316,7 @@ void fabric_take_apic_output(struct vcpu *v);         /* ICR sends and EOI broad
 void vcpu_post(struct vcpu *v, uint8_t vector, bool level, enum metronome_inject_source source);
 void vcpu_post_work(struct vcpu *v, uint32_t work);
 void vcpu_drain(struct vcpu *v);                      /* owner: takes what was posted into the APIC */
+void vcpu_look(struct vcpu *v);                       /* its pCPU looks at its state and its domain's action */
 
 /* ---- inject.c ---- */
 enum { EVENT_INTR = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFTWARE = 4 };
@@ -396,15 +401,17 @@ uint64_t xcr0_allowed(void);
 /* From the header in the slot's memory; 0 or -METRONOME_E*. A standalone domain's module and RAM disk lie outside it. */
 int domain_create(struct slot *s, const void *module, const void *initrd);
 void domain_destroy(struct domain *d);
-void domain_request(struct domain *d, enum domain_action action);
+bool domain_request(struct domain *d, enum domain_action action); /* false: it ends, or a reset is under way */
 /* A reset begins with the device model: it is told to, through its port 0xcf9, or has begun by itself (await); with its
  * RESET_DONE the domain starts anew. */
 void domain_request_reset(struct domain *d);
 void domain_await_reset(struct domain *d);
 void domain_vcpu_stopped(struct domain *d);
+void domain_vcpu_left(struct domain *d);              /* its pCPU knows it no more */
 void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void domain_start(struct domain *d);
+void domain_unpause(struct domain *d);
 bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable);
 bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size);
 /* Sets a bit for each page written since the last call. */

@@ -4,23 +4,28 @@
  */
 #include "hvm.h"
 
-static void kick(struct vcpu *v)
+void vcpu_look(struct vcpu *v)
 {
-    struct hvm_pcpu *p = hvm_pcpus[v->cpu];
-    uint32_t state;
-
-    __atomic_fetch_or(&p->wake, 1ull << v->local, __ATOMIC_SEQ_CST);
-    state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);
-    if (state == VCPU_RUNNABLE || state == VCPU_WAIT_IOREQ)
-        return;
-    if (v->cpu == this_cpu()->id && state != VCPU_IN_GUEST)
+    __atomic_fetch_or(&hvm_pcpus[v->cpu]->wake, 1ull << v->local, __ATOMIC_SEQ_CST);
+    if (v->cpu == this_cpu()->id)
         this_hvm()->resched = true; /* who runs here makes way for it */
     hvm_kick(v->cpu);
 }
 
+/* In every other state it drains before it runs anyway. */
+static void kick(struct vcpu *v)
+{
+    uint32_t state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);
+
+    if (state == VCPU_IDLE || state == VCPU_OFF)
+        vcpu_look(v);
+    else if (state == VCPU_IN_GUEST)
+        hvm_kick(v->cpu);
+}
+
 static void ring(struct vcpu *v)
 {
-    if (!__atomic_exchange_n(&v->posted.on, 1, __ATOMIC_ACQ_REL))
+    if (!__atomic_exchange_n(&v->posted.on, 1, __ATOMIC_SEQ_CST))
         kick(v);
 }
 

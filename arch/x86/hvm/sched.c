@@ -32,20 +32,28 @@ unsigned sched_place(void)
     return best;
 }
 
+bool sched_room(unsigned vcpus)
+{
+    unsigned places = 0;
+
+    for (unsigned i = 0; i < pcpu_count; i++)
+        for (unsigned k = 0; k < 64; k++)
+            places += hvm_pcpus[i]->local[k] == NULL;
+    return vcpus <= places;
+}
+
+/* On CPU 0, the only one that fills places. */
 void sched_add(struct vcpu *v, unsigned cpu)
 {
     struct hvm_pcpu *p = hvm_pcpus[cpu];
+    unsigned i = 0;
 
-    for (unsigned i = 0; i < 64; i++) {
-        struct vcpu *none = NULL;
-
-        if (__atomic_compare_exchange_n(&p->local[i], &none, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-            v->cpu = cpu;
-            v->local = i;
-            return;
-        }
-    }
-    BUG_ON(true); /* 16 slots of 64 vCPUs are spread by sched_place(); domain_create() has counted them */
+    while (i < 64 && p->local[i])
+        i++;
+    BUG_ON(i == 64); /* sched_room() has counted them, and sched_place() found the emptiest */
+    v->cpu = cpu;
+    v->local = i;
+    __atomic_store_n(&p->local[i], v, __ATOMIC_RELEASE);
 }
 
 void sched_remove(struct vcpu *v)

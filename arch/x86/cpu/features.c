@@ -41,6 +41,7 @@ static const struct {
     FLAG(7, ECX, 16, la57),
     FLAG(0x80000001, EDX, 20, nx),
     FLAG(0x80000001, EDX, 26, gib_pages),
+    FLAG(0x80000001, EDX, 27, rdtscp),
 #undef FLAG
 };
 /* clang-format on */

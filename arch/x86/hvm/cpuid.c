@@ -57,9 +57,14 @@ static const struct leaf_mask *mask_of(uint32_t leaf, uint32_t subleaf)
     return NULL;
 }
 
+/* Asked for at each change of vCPU: under another hypervisor CPUID is an exit. */
 uint64_t xcr0_allowed(void)
 {
-    return cpu_features.xsave ? 3 | (cpuid(0xd, 0).eax & 0x204) : 0;
+    static uint64_t allowed;
+
+    if (!allowed && cpu_features.xsave)
+        allowed = 3 | (cpuid(0xd, 0).eax & 0x204);
+    return allowed;
 }
 
 /* Size of the XSAVE area for the components in `xcr0`, in the standard or the compacted format (SDM 1 13.4). */
@@ -187,9 +192,12 @@ struct cpuid_result cpuid_policy(struct vcpu *v, uint32_t leaf, uint32_t subleaf
 /* CR4 bits that the policy's features leave a guest; others #GP. */
 uint64_t cr4_allowed(void)
 {
-    uint32_t ebx = cpuid(7, 0).ebx, ecx = cpuid(7, 0).ecx;
+    static uint64_t allowed;
+    const struct cpu_features *f = &cpu_features;
 
-    return 0x7ff | (ecx & BIT(2) ? CR4_UMIP : 0) | (cpu_features.fsgsbase ? CR4_FSGSBASE : 0) |
-           (cpuid(1, 0).ecx & BIT(17) ? CR4_PCIDE : 0) | (cpu_features.xsave ? CR4_OSXSAVE : 0) |
-           (ebx & BIT(7) ? CR4_SMEP : 0) | (ebx & BIT(20) ? CR4_SMAP : 0) | (ecx & BIT(3) ? CR4_PKE : 0);
+    if (!allowed)
+        allowed = 0x7ff | (f->umip ? CR4_UMIP : 0) | (f->fsgsbase ? CR4_FSGSBASE : 0) |
+                  (cpuid(1, 0).ecx & BIT(17) ? CR4_PCIDE : 0) | (f->xsave ? CR4_OSXSAVE : 0) | (f->smep ? CR4_SMEP : 0) |
+                  (f->smap ? CR4_SMAP : 0) | (f->pku ? CR4_PKE : 0);
+    return allowed;
 }

@@ -71,9 +71,12 @@ static void start(struct vcpu *v)
         chipset_rearm(v->domain);
 }
 
+/* Whoever resets it or takes it apart may be another pCPU: nothing of it stays in this one's registers. */
 static void take_off(struct hvm_pcpu *p, struct vcpu *v)
 {
     sched_block(v, VCPU_STOPPED);
+    if (this_cpu()->current == v)
+        vcpu_unload();
     p->io_waiting &= ~(1ull << v->local);
     deadline_set(&p->deadlines, &v->deadline, DEADLINE_UNSET);
     if (v->id == 0)
@@ -94,8 +97,6 @@ static void stop(struct hvm_pcpu *p, struct vcpu *v)
 static void leave(struct hvm_pcpu *p, struct vcpu *v)
 {
     take_off(p, v);
-    if (this_cpu()->current == v)
-        vcpu_unload(p);
     sched_remove(v);
     domain_vcpu_left(v->domain);
 }

@@ -153,7 +153,7 @@ struct vcpu {
     struct deadline deadline;     /* of the local APIC's timer */
     bool timer_due;               /* that deadline has passed */
     bool halted;                  /* in HLT: runs on only when inject_pending() */
-    bool fpu_fresh;               /* load the FPU from memory at the next run, whatever the registers hold */
+    bool fpu_fresh;               /* load FPU and DRs from memory at the next run, whatever the registers hold */
     uint32_t lapic_generation;    /* of vlapic.map_generation, as published in the domain's map */
 
     /* Events on their way in (inject.c). */
@@ -171,6 +171,7 @@ struct vcpu {
     /* Registers that the hardware does not keep for a guest. */
     uint64_t pat, xcr0, mtrr_def, mtrr_fixed[11], mtrr_variable[16], misc_enable, syscfg, hwcr, mcg_status, tsc_aux;
     uint64_t mc[4 * 4];
+    uint64_t dr[4];               /* DR0-DR3; DR6 and DR7 are in the VMCB */
     uint64_t p2m_generation;      /* of the p2m at the last entry */
     void *fpu;                    /* XSAVE area, one or more pages */
     struct metronome_stats counts;
@@ -347,7 +348,7 @@ void vcpu_destroy(struct vcpu *v);
 void vcpu_reset(struct vcpu *v);                      /* platform reset */
 void vcpu_run(struct vcpu *v);                        /* from the pCPU's loop */
 bool vcpu_prepare(struct vcpu *v);                    /* before each entry; false: leave instead */
-void vcpu_unload(struct hvm_pcpu *p);                 /* saves the FPU of the vCPU that is in the registers */
+void vcpu_unload(void);                               /* saves FPU and DRs of the vCPU that is in the registers */
 void vcpu_arm_timer(struct vcpu *v);
 
 /* ---- exit.c: what exits mean, for every vendor ---- */

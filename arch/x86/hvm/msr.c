@@ -66,7 +66,7 @@ static uint64_t *stored(struct vcpu *v, uint32_t msr, uint64_t *writable)
         return &v->hwcr;
     case MSR_TSC_AUX:
         *writable = UINT32_MAX;
-        return &v->tsc_aux;
+        return cpu_features.rdtscp ? &v->tsc_aux : NULL;
     }
     return NULL;
 }

@@ -74,13 +74,24 @@ static void fpu_load(struct vcpu *v)
     xsetbv(0, v->xcr0);
 }
 
-void vcpu_unload(struct hvm_pcpu *p)
+static void debug_save(uint64_t dr[4])
+{
+    __asm__ volatile("mov %%dr0, %0; mov %%dr1, %1; mov %%dr2, %2; mov %%dr3, %3" : "=r"(dr[0]), "=r"(dr[1]), "=r"(dr[2]), "=r"(dr[3]));
+}
+
+static void debug_load(const uint64_t dr[4])
+{
+    __asm__ volatile("mov %0, %%dr0; mov %1, %%dr1; mov %2, %%dr2; mov %3, %%dr3" : : "r"(dr[0]), "r"(dr[1]), "r"(dr[2]), "r"(dr[3]));
+}
+
+void vcpu_unload(void)
 {
     struct pcpu *cpu = this_cpu();
 
-    (void)p;
-    if (cpu->current && !cpu->current->fpu_fresh)
+    if (cpu->current && !cpu->current->fpu_fresh) {
         fpu_save(cpu->current);
+        debug_save(cpu->current->dr);
+    }
     cpu->current = NULL;
 }
 
@@ -90,9 +101,10 @@ static void load(struct vcpu *v)
 
     if (cpu->current == v && !v->fpu_fresh)
         return;
-    vcpu_unload(cpu->hvm);
+    vcpu_unload();
     fpu_load(v);
-    if ((cpuid(0x80000001, 0).edx & 1u << 27))
+    debug_load(v->dr);
+    if (cpu_features.rdtscp)
         wrmsr(MSR_TSC_AUX, v->tsc_aux);
     v->fpu_fresh = false;
     cpu->current = v;
@@ -154,6 +166,7 @@ void vcpu_reset(struct vcpu *v)
     memcpy((uint8_t *)v->fpu, &control_word, sizeof(control_word));
     memcpy((uint8_t *)v->fpu + 24, &mxcsr, sizeof(mxcsr));
     v->xcr0 = 1;
+    memset(v->dr, 0, sizeof(v->dr));
     v->fpu_fresh = true;
     memset(v->emu.regs.gpr, 0, sizeof(v->emu.regs.gpr));
     vendor->vcpu_reset(v, false, 0);

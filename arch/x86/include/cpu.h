@@ -74,7 +74,7 @@ extern uint64_t tsc_hz;
 /* What the boot CPU has; the same on all. */
 struct cpu_features {
     bool svm, vmx, npt, nrips, vmcb_clean, flush_by_asid, decode_assists, tsc_scaling, avic, vgif, pause_filter;
-    bool invariant_tsc, tsc_deadline, x2apic, xsave, pku, smep, smap, umip, nx, gib_pages, fsgsbase, la57, erms;
+    bool invariant_tsc, tsc_deadline, x2apic, xsave, pku, smep, smap, umip, nx, gib_pages, rdtscp, fsgsbase, la57, erms;
     bool on_tcg, on_bochs; /* named quirks only */
     uint8_t phys_bits;
     uint32_t asids;

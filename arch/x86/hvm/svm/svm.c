@@ -10,7 +10,8 @@
 #define MSRPM_ORDER 1u /* 8 KiB */
 
 struct vendor_pcpu {
-    uint64_t host_vmcb; /* physical: the host's FS, GS, TR, LDTR and syscall MSRs */
+    uint64_t host_vmcb;      /* physical: the host's FS, GS, TR, LDTR and syscall MSRs */
+    const struct vcpu *last; /* that ran here: all share one ASID, so another one's translations must go */
 };
 
 static uint8_t *iopm, *msrpm;
@@ -331,8 +332,10 @@ static void after_exit(struct vcpu *v)
 static void svm_run(struct vcpu *v)
 {
     struct vendor_state *s = v->vendor;
-    uint64_t host = this_hvm()->vendor->host_vmcb;
+    struct vendor_pcpu *p = this_hvm()->vendor;
 
+    s->flush = s->flush || p->last != v;
+    p->last = v;
     clgi();
     vmload(s->vmcb_physical);
     __atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);
@@ -351,7 +354,7 @@ static void svm_run(struct vcpu *v)
 out:
     put_regs(v);
     vmsave(s->vmcb_physical);
-    vmload(host);
+    vmload(p->host_vmcb);
     stgi();
 }
 

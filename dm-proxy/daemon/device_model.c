@@ -26,7 +26,7 @@ void device_model_command(struct device_model *d, const char *command)
         loop_close(&d->qmp);
 }
 
-/* QMP sends one JSON object per line, and only two of them mean anything here. */
+/* QMP sends one JSON object per line, and only three of them mean anything here. */
 static void on_line(struct device_model *d)
 {
     d->line[d->line_bytes] = 0;
@@ -35,6 +35,8 @@ static void on_line(struct device_model *d)
         device_model_command(d, "qmp_capabilities");
     else if (strstr(d->line, "\"event\": \"POWERDOWN\""))
         d->power_button(d->owner);
+    else if (strstr(d->line, "\"event\": \"RESET\"") && strstr(d->line, "\"guest\": false"))
+        d->reset(d->owner);
 }
 
 static void on_qmp(void *owner)

@@ -18,6 +18,7 @@ struct device_model {
     size_t line_bytes;
     void (*ended)(void *owner);
     void (*power_button)(void *owner);
+    void (*reset)(void *owner); /* the user's "system_reset": QEMU has reset its devices, and only them */
     void *owner;
 };
 

@@ -224,6 +224,14 @@ static void on_power_button(void *owner)
     hypervisor_command(METRONOME_CONTROL_POWER_BUTTON, (unsigned)g->slot, 0, NULL, NULL);
 }
 
+static void on_reset(void *owner)
+{
+    struct guest *g = owner;
+
+    if (g->phase == PHASE_RUNNING)
+        hypervisor_command(METRONOME_CONTROL_RESET, (unsigned)g->slot, 0, NULL, NULL);
+}
+
 static void refuse_creation(struct guest *g, int error)
 {
     static const struct {
@@ -269,6 +277,7 @@ static void on_created(void *owner, int status)
     tell_text(g, EVENT_PROGRESS, "starting the device model%s", "");
     g->dm.ended = on_device_model_ended;
     g->dm.power_button = on_power_button;
+    g->dm.reset = on_reset;
     g->dm.owner = g;
     if (!device_model_start(&g->dm, (unsigned)g->slot, &g->request, hypervisor_slot((unsigned)g->slot), g->fds, error,
                             sizeof error))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # GRUB's menu, from a disk and from an ISO, read and driven by serial console and by keyboard; memtest86+ started from it.
 # usage: test_grub.py [NAME...]
-# limit: 300
+# limit: 600
 import sys
 
 from lib import *

@@ -128,6 +128,21 @@ static void test_transmit_stalls_when_full(void **state)
         assert_int_equal(got[i - 1], i);
 }
 
+/* Found by fuzzing: loopback said that a stalled transmitter was empty again, and what was sent next got lost. */
+static void test_stalled_transmitter_stays_so_in_loopback(void **state)
+{
+    uint8_t got;
+    for (unsigned i = 0; i < UART_SENT; i++)
+        out(RBR, (uint8_t)i);
+    out(MCR, 0x10);
+    out(RBR, 0xee); /* lost */
+    assert_int_equal(in(LSR), 0);
+    out(MCR, 0);
+    assert_int_equal(uart_take(&u, &got, 1), 1);
+    assert_int_equal(got, 0);
+    assert_int_equal(in(LSR), 0x60);
+}
+
 static void test_receive(void **state)
 {
     out(MCR, 8);
@@ -321,6 +336,7 @@ int main(void)
         TEST(test_thre_rises_each_time_it_is_enabled),
         TEST(test_transmit),
         TEST(test_transmit_stalls_when_full),
+        TEST(test_stalled_transmitter_stays_so_in_loopback),
         TEST(test_receive),
         TEST(test_put_refuses_when_full),
         TEST(test_timeout_is_immediate),

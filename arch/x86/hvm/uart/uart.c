@@ -55,6 +55,8 @@ static void rx_push(struct uart *s, uint8_t byte)
 static void transmit(struct uart *s, uint8_t byte)
 {
     s->thr_empty_pending = 0;
+    if (s->sent_count == UART_SENT)
+        return; /* written into a full transmitter: lost, as on the line, in loopback as well */
     if (s->mcr & MCR_LOOP) {
         if (s->rx_count < rx_capacity(s))
             rx_push(s, byte);
@@ -63,8 +65,6 @@ static void transmit(struct uart *s, uint8_t byte)
         transmitter_empty(s);
         return;
     }
-    if (s->sent_count == UART_SENT)
-        return; /* written into a full transmitter: lost, as on the line */
     s->sent[(s->sent_first + s->sent_count++) % UART_SENT] = byte;
     if (s->sent_count == UART_SENT)
         s->lsr = (uint8_t)(s->lsr & ~(LSR_THR_EMPTY | LSR_IDLE));

@@ -6,7 +6,7 @@ COVERAGE_CFLAGS := -std=gnu99 -O0 -g --coverage -Wall -Wextra -Werror -Wno-unuse
 	-iquote include -Iarch/x86/include -Iarch/x86/hvm -Itests/unit
 COVERAGE_OBJ := $(patsubst %,$(B)/coverage/%.o,$(wildcard $(COVERED_MODELS:%=arch/x86/hvm/%/*.c)))
 COVERAGE_TESTS := $(patsubst tests/unit/%.c,$(B)/coverage/%,$(sort $(wildcard \
-	$(COVERED_MODELS:%=tests/unit/test_%.c) $(COVERED_MODELS:%=tests/unit/test_%_*.c) tests/unit/test_clocks.c tests/unit/test_advisories.c)))
+	$(COVERED_MODELS:%=tests/unit/test_%.c) $(COVERED_MODELS:%=tests/unit/test_%_*.c) tests/unit/test_clocks.c)))
 
 $(B)/coverage/%.c.o: %.c
 	@mkdir -p $(@D)

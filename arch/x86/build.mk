@@ -10,11 +10,11 @@ HV_OBJ := $(patsubst %,$(B)/hv/%.o,$(HV_SRC))
 HV_LDS := arch/x86/boot/metronome.lds
 HV_SYMBOLS := arch/x86/boot/symbols.py
 
-$(B)/hv/%.c.o: %.c
+$(B)/hv/%.c.o: %.c arch/x86/build.mk
 	@mkdir -p $(@D)
 	$(CC) $(HV_CFLAGS) -MMD -MP -c $< -o $@
 
-$(B)/hv/%.S.o: %.S
+$(B)/hv/%.S.o: %.S arch/x86/build.mk
 	@mkdir -p $(@D)
 	$(CC) $(HV_CFLAGS) -D__ASSEMBLY__ -MMD -MP -c $< -o $@
 

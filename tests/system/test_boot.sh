@@ -116,7 +116,7 @@ machines() {
 
 panics() {
     bad panic test=panic "" '^panic on CPU 0: a deliberate panic, test=panic' ' test_panic\+0x' ' selftest_run\+0x' ' boot_with_memory\+0x'
-    bad panic-other test=panic-other "-smp 4" '^panic on CPU 3: a deliberate panic' ' panic_here\+0x' ' irq_dispatch\+0x' ' cpu_main\+0x'
+    bad panic-other test=panic-other "-smp 4" '^panic on CPU 3: a deliberate panic' ' panic_here\+0x' ' trap_common\+0x' ' cpu_main\+0x'
     bad stack-overflow test=stack-overflow "" '^panic on CPU 0: stack overflow: #DF' ' overflow[.a-z0-9]*\+0x' 'times the same' ' test_overflow\+0x'
     bad stack-smash test=stack-smash "" '^panic on CPU 0: stack smashed' ' test_smash\+0x'
     bad null test=null "" '#PF page fault, error code 0x2, address 0 \(null pointer\)' '^RIP .* test_null\+0x'

@@ -165,4 +165,23 @@ def test_linux_virtio():
     return linux("vda", "vda", "^virtio.-req", "virtio-net", "^virtio.-input", more)
 
 
-sys.exit(run_tests([test_linux_ide_e1000, test_linux_ahci_rtl8139, test_linux_virtio]))
+def test_typed_line_longer_than_fifo(guest):
+    """What does not fit into the UART's 16 bytes follows, without another key."""
+    text = "0123456789" * 50
+    if guest.run("echo " + text).strip() != text:
+        raise Failure("a line of 500 bytes is not what was typed")
+
+
+def test_linux_alone():
+    """Without device model: what is typed goes through the built-in serial port."""
+    with LinuxAlone("quiet").wait_for_shell() as guest:
+        shell = time.monotonic() - guest.started
+        if guest.run("echo $((6 * 7))").strip() != "42":
+            raise Failure("the shell does not answer")
+        test_typed_line_longer_than_fifo(guest)
+        check_platform(guest)
+        guest.power_off()
+    return "shell after %.1f s" % shell
+
+
+sys.exit(run_tests([test_linux_ide_e1000, test_linux_ahci_rtl8139, test_linux_virtio, test_linux_alone]))

@@ -78,6 +78,15 @@ static void drain_uart(struct domain *d, uint64_t now)
     uart_advance(&d->chipset.uart, now);
 }
 
+/* Typed bytes that found the UART full follow when the guest has read it empty. */
+static void refill_uart(struct domain *d)
+{
+    if (!d->console_holds || d->chipset.uart.rx_count)
+        return;
+    d->slot->rung = true;
+    hvm_attention(d->home, ATTENTION_SLOTS);
+}
+
 static void model_access(struct vcpu *v, enum port_owner owner, uint16_t port, unsigned size, bool write, uint64_t *value)
 {
     const struct model_ports *m = &model_ports[owner];
@@ -94,8 +103,10 @@ static void model_access(struct vcpu *v, enum port_owner owner, uint16_t port, u
         m->write(&d->chipset, now, m->offset + offset, size, *value);
     else
         *value = m->read(&d->chipset, now, m->offset + offset, size);
-    if (owner == OWNER_UART)
+    if (owner == OWNER_UART) {
         drain_uart(d, now);
+        refill_uart(d);
+    }
     chipset_update(d, now);
     spin_unlock(&d->chipset.lock);
 }

@@ -20,6 +20,7 @@
 #include "terminal.h"
 
 #define TICK_MS            100
+#define GATHER_MS 1           /* a serial port's bytes come one by one: those of so long together, for one wake-up */
 #define LAST_WORDS_MS      500   /* output that is still on its way when the guest has ended */
 #define STOP_PATIENCE_S    20    /* between asking for the guest's end and hearing of it */
 #define DAEMON_PATIENCE_MS 10000 /* for the hypervisor's end, after ours */
@@ -238,8 +239,10 @@ static void wait_for_something(struct session *s)
         return;
     if (p[AT_SIGNALS].revents)
         take_signal(s);
-    if (p[AT_SERIAL].revents)
+    if (p[AT_SERIAL].revents) {
+        poll(NULL, 0, GATHER_MS);
         show(s, &s->serial, true);
+    }
     if (p[AT_MONITOR].revents)
         show(s, &s->monitor, false);
     if (p[AT_MESSAGES].revents)

@@ -83,11 +83,13 @@ static bool map_memory(struct domain *d)
            (!d->has_dm || map_arena(d, GIB4 - h->firmware_bytes, h->firmware, h->firmware_bytes, false));
 }
 
-/* Makes every vCPU leave the guest, and flush on its way back in; frees tables that none can be walking any more. */
-static void translations_changed(struct domain *d)
+/* Makes every vCPU leave the guest, and flush on its way back in; frees tables that none can be walking any more. The fence
+ * is the other half of svm_run()'s: either we see it in the guest, or it sees the new generation and tables. */
+void domain_translations_changed(struct domain *d)
 {
     bool all = true;
 
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     for (unsigned i = 0; i < d->vcpus; i++) {
         struct vcpu *v = d->vcpu[i];
 
@@ -102,14 +104,11 @@ static void translations_changed(struct domain *d)
 
 bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable)
 {
-    bool ok = valid_range(d, offset, size) && map_arena(d, gpa, offset, size, writable);
-
-    translations_changed(d);
-    return ok;
+    return valid_range(d, offset, size) && map_arena(d, gpa, offset, size, writable);
 }
 
 /* What lies at gpa when no alias covers it: RAM, or nothing. */
-static bool unmap(struct domain *d, uint64_t gpa, uint64_t size)
+bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size)
 {
     const struct metronome_domain_header *h = &d->header;
 
@@ -126,22 +125,15 @@ static bool unmap(struct domain *d, uint64_t gpa, uint64_t size)
     return true;
 }
 
-bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size)
+uint64_t domain_take_dirty(struct domain *d, uint64_t gpa, unsigned pages)
 {
-    bool ok = unmap(d, gpa, size);
+    uint64_t written = 0;
 
-    translations_changed(d);
-    return ok;
-}
-
-void domain_take_dirty(struct domain *d, uint64_t gpa, uint64_t pages, uint64_t *bitmap)
-{
-    memset(bitmap, 0, (pages + 63) / 64 * 8);
-    for (uint64_t i = 0; i < pages; i++)
-        if (p2m_test_and_clear_dirty(&d->p2m, gpa + (i << PAGE_SHIFT)))
-            bitmap[i / 64] |= 1ull << (i % 64);
+    for (unsigned i = 0; i < pages; i++)
+        if (p2m_test_and_clear_dirty(&d->p2m, gpa + ((uint64_t)i << PAGE_SHIFT)))
+            written |= 1ull << i;
     d->p2m.generation++; /* a cached translation would not set D again */
-    translations_changed(d);
+    return written;
 }
 
 /* Every reset copies the firmware's end below 1 MiB afresh: what the guest has made of its copy is gone. */

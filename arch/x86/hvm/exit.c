@@ -170,18 +170,22 @@ enum exit_action exit_emulate(struct vcpu *v)
 
 enum exit_action exit_string_io(struct vcpu *v, uint16_t port)
 {
-    v->emu.budget = v->domain->port_owner[port] == OWNER_DM ? BUDGET_REQUEST : BUDGET_OWN;
+    bool request = v->domain->has_dm && v->domain->port_owner[port] == OWNER_DM;
+
+    v->emu.budget = request ? BUDGET_REQUEST : BUDGET_OWN;
     return exit_emulate(v);
 }
 
 enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present)
 {
+    bool request = v->domain->has_dm && !io_is_ours(v, gpa) && !domain_ram(v->domain, gpa, false);
+
     /* RAM that another vCPU has mapped since, or whose translation was being split: just try again. */
     if (!present && !io_is_ours(v, gpa) && domain_ram(v->domain, gpa, write)) {
         count_exit(v, METRONOME_EXIT_NPF);
         return EXIT_RESUME;
     }
-    v->emu.budget = io_is_ours(v, gpa) ? BUDGET_OWN : BUDGET_REQUEST;
+    v->emu.budget = request ? BUDGET_REQUEST : BUDGET_OWN;
     return exit_emulate(v);
 }
 

@@ -194,6 +194,12 @@ static void poll_a_while(struct hvm_pcpu *p)
         sti_nop_cli();
     }
     tell_waits(p, waiting, true);
+    for (; waiting; waiting &= waiting - 1) {
+        const struct vcpu *v = p->local[__builtin_ctzll(waiting)];
+
+        if (v)
+            slot_look(v->domain);
+    }
     poll_requests(p);
 }
 

@@ -122,7 +122,6 @@ struct access {
 
 struct io_state {
     bool waiting;            /* a request is out */
-    uint64_t sequence;       /* of the last request; a reset moves it on and drops a late answer */
     struct access request;
     bool port_in;            /* an IN that completes straight into RAX */
     bool emulating;          /* the answer is for an instruction that runs again */
@@ -199,7 +198,12 @@ struct domain {
     uint8_t *test_page;
     struct spinlock command_lock;          /* one consumer of the slot's ring at a time */
     uint32_t commands_consumed;
+    struct metronome_command command;      /* the last one taken from it */
+    bool command_open;                     /* and not done yet: it goes on behind this page */
+    uint64_t command_pages;
+    uint32_t refused;                      /* commands, of which the first few are logged */
     uint32_t completions;                  /* produced into its completion ring */
+    struct spinlock posted_lock;           /* one producer of posted writes at a time */
     uint32_t posted_writes;                /* our count of the buffered ring's write pointer */
     struct spinlock lock;                  /* of what starts, stops and ends it: the fields from here to end_message */
     uint32_t running;                      /* vCPUs not stopped */
@@ -388,7 +392,7 @@ bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t 
 bool ioreq_poll(struct vcpu *v);                      /* true: the answer is in */
 void ioreq_cancel(struct vcpu *v);
 void ioreq_press_reset(struct vcpu *v);               /* a stopped vCPU's write to the reset register, which nobody waits for */
-void ioreq_complete(struct vcpu *v);                  /* before the vCPU resumes */
+bool ioreq_complete(struct vcpu *v);                  /* before the vCPU resumes; false: not yet */
 
 /* ---- cpuid.c, msr.c ---- */
 struct cpuid_result cpuid_policy(struct vcpu *v, uint32_t leaf, uint32_t subleaf);
@@ -415,8 +419,9 @@ void domain_start(struct domain *d);
 void domain_unpause(struct domain *d);
 bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable);
 bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size);
-/* Sets a bit for each page written since the last call. */
-void domain_take_dirty(struct domain *d, uint64_t gpa, uint64_t pages, uint64_t *bitmap);
+/* A bit for each of up to 64 pages that was written since the last call. */
+uint64_t domain_take_dirty(struct domain *d, uint64_t gpa, unsigned pages);
+void domain_translations_changed(struct domain *d); /* behind one or more of the three above */
 void *domain_ram(const struct domain *d, uint64_t gpa, bool write); /* host pointer to a guest page, or NULL */
 void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
 void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);
@@ -432,7 +437,8 @@ void control_message(struct slot *s, const char *text);
 void control_ended(struct domain *d);
 void slot_ring(struct slot *s);                       /* the doorbell to dom0 */
 void slot_service(struct domain *d);                  /* doorbell from dom0: commands and answers */
-void slot_drain_commands(struct domain *d);
+bool slot_drain_commands(struct domain *d);           /* a bounded part of them; true: there are no more */
+void slot_look(struct domain *d);                     /* as a doorbell that may have been spared while a pCPU polled */
 void slot_set_waits(struct slot *s, bool waits);      /* must dom0 ring, or does a pCPU poll? */
 extern struct slot slots[METRONOME_MAX_SLOTS];
 extern unsigned slot_count;

@@ -62,11 +62,11 @@ static void record(struct vcpu *v, const struct access *a)
 enum emu_status ioreq_access(struct vcpu *v, const struct access *a, uint64_t ram_gpa, bool df)
 {
     uint8_t flags = (uint8_t)((a->write ? 0 : METRONOME_IOREQ_READ) | (df ? METRONOME_IOREQ_DF : 0));
+    uint32_t action = v->domain->action;
 
-    if (v->domain->action)
-        return EMU_WAIT; /* the domain is stopping: nothing new goes out */
+    if (action && (action != ACTION_PAUSE || v->domain->resetting))
+        return EMU_WAIT; /* for good: nothing new goes out. A pause only puts the answer off. */
     v->io.request = *a;
-    v->io.sequence++;
     v->io.waiting = true;
     if (ram_gpa)
         send(v, a, ram_gpa, flags | METRONOME_IOREQ_DATA_IS_PTR);
@@ -76,8 +76,7 @@ enum emu_status ioreq_access(struct vcpu *v, const struct access *a, uint64_t ra
     return EMU_WAIT;
 }
 
-/* Posted writes: the VGA window, whose device never answers a write (the ring's addresses have 20 bits). */
-bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t value)
+static bool post_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t value)
 {
     struct metronome_bufioreq_page *b = (void *)(d->slot->memory + METRONOME_DOMAIN_BUFIOREQ);
     uint32_t write = d->posted_writes;
@@ -85,7 +84,7 @@ bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t 
     unsigned code = (unsigned)__builtin_ctz(size);
     unsigned slots = size == 8 ? 2 : 1;
 
-    if (gpa < 0xa0000 || gpa + size > 0xc0000 || outstanding > METRONOME_BUFIOREQ_SLOTS - slots)
+    if (outstanding > METRONOME_BUFIOREQ_SLOTS - slots)
         return false; /* full: this write goes as a request, which QEMU handles after the ring */
     if (write + slots < write && outstanding)
         return false; /* the count wraps, and 2^32 is no multiple of the ring: only empty does it fit */
@@ -99,6 +98,19 @@ bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t 
     return true;
 }
 
+/* Posted writes: the VGA window, whose device never answers a write (the ring's addresses have 20 bits). */
+bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t value)
+{
+    bool posted;
+
+    if (gpa < 0xa0000 || gpa + size > 0xc0000)
+        return false;
+    spin_lock(&d->posted_lock);
+    posted = post_write(d, gpa, size, value);
+    spin_unlock(&d->posted_lock);
+    return posted;
+}
+
 bool ioreq_poll(struct vcpu *v)
 {
     uint8_t state = __atomic_load_n(&shared_request(v)->state_dir_df, __ATOMIC_ACQUIRE) & METRONOME_IOREQ_STATE_MASK;
@@ -110,7 +122,6 @@ void ioreq_cancel(struct vcpu *v)
 {
     v->io.waiting = v->io.port_in = v->io.again = false;
     v->io.logged = v->io.replayed = 0;
-    v->io.sequence++;
 }
 
 void ioreq_press_reset(struct vcpu *v)
@@ -129,12 +140,13 @@ static void finish_port_in(struct vcpu *v, uint64_t value, unsigned size)
     v->io.port_in = false;
 }
 
-void ioreq_complete(struct vcpu *v)
+bool ioreq_complete(struct vcpu *v)
 {
     struct metronome_ioreq *r = shared_request(v);
     struct access *a = &v->io.request;
 
-    slot_drain_commands(v->domain); /* what was queued before the answer takes effect before the vCPU resumes */
+    if (!slot_drain_commands(v->domain))
+        return false; /* what was queued before the answer takes effect before the vCPU resumes */
     a->value = __atomic_load_n(&r->data, __ATOMIC_RELAXED) & all_ones(a->size);
     __atomic_store_n(&r->state_dir_df, METRONOME_IOREQ_NONE, __ATOMIC_RELEASE);
     v->io.waiting = false;
@@ -144,6 +156,7 @@ void ioreq_complete(struct vcpu *v)
         v->io.again = true;
     if (v->io.again)
         record(v, a);
+    return true;
 }
 
 /* ---- The emulator's view of memory and ports ---- */

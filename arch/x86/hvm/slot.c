@@ -6,6 +6,12 @@
 
 #define DOORBELL 3u /* BAR0 register, in words: peer in the high half, vector in the low */
 
+/* What one call does before interrupts are let in: so many commands, or so many pages of one. */
+#define DRAIN_COMMANDS 16u
+#define DRAIN_PAGES 64u
+#define REFUSALS_LOGGED 8u
+#define NOT_DONE 1 /* a command's status: the rest of its pages at the next call */
+
 struct slot slots[METRONOME_MAX_SLOTS];
 unsigned slot_count;
 
@@ -58,6 +64,11 @@ static int op_msi(struct domain *d, const uint64_t *a)
     return 0;
 }
 
+static bool valid_pages(uint64_t gfn, uint64_t pages)
+{
+    return pages && pages <= 1ull << 24 && gfn <= (1ull << 36) - pages;
+}
+
 /* The hypervisor's own ranges win over anything a device model maps. */
 static bool covers_ours(uint64_t first, uint64_t pages)
 {
@@ -66,32 +77,70 @@ static bool covers_ours(uint64_t first, uint64_t pages)
     return first < (0xfef00000 >> PAGE_SHIFT) && end > (IOAPIC_BASE >> PAGE_SHIFT);
 }
 
+/* How many of the `left` pages this call does. */
+static uint64_t part(uint64_t left, uint64_t most)
+{
+    return left < most ? left : most;
+}
+
+/* A large page at once, else to the next multiple of 64 pages, where one may begin. */
+static uint64_t part_to_map(uint64_t gpa, uint64_t offset, uint64_t left)
+{
+    bool large = !((gpa | offset) & (LARGE_PAGE_SIZE - 1)) && left >= LARGE_PAGE_SIZE / PAGE_SIZE;
+
+    return part(left, large ? LARGE_PAGE_SIZE / PAGE_SIZE : DRAIN_PAGES - (gpa >> PAGE_SHIFT) % DRAIN_PAGES);
+}
+
+/* The status behind `n` more of a command's pages. */
+static int went_on(struct domain *d, uint64_t n, uint64_t pages)
+{
+    d->command_pages += n;
+    if (d->command_pages < pages)
+        return NOT_DONE;
+    domain_translations_changed(d);
+    return 0;
+}
+
 static int op_map(struct domain *d, const uint64_t *a)
 {
-    uint64_t gfn = a[0], offset = a[1], pages = a[2];
+    uint64_t done = d->command_pages, gpa = (a[0] + done) << PAGE_SHIFT, offset = a[1] + (done << PAGE_SHIFT), n;
 
-    if (gfn >> 36 || pages == 0 || pages >> 24 || offset & (PAGE_SIZE - 1) || covers_ours(gfn, pages))
+    if (!valid_pages(a[0], a[2]) || a[1] & (PAGE_SIZE - 1) || covers_ours(a[0], a[2]) ||
+        !domain_arena(d, a[1], a[2] << PAGE_SHIFT))
         return -METRONOME_EINVAL;
-    if (!domain_map(d, gfn << PAGE_SHIFT, offset, pages << PAGE_SHIFT, !(a[3] & METRONOME_MAP_READONLY)))
-        return -METRONOME_EINVAL;
-    return 0;
+    n = part_to_map(gpa, offset, a[2] - done);
+    if (!domain_map(d, gpa, offset, n << PAGE_SHIFT, !(a[3] & METRONOME_MAP_READONLY))) {
+        domain_translations_changed(d);
+        return -METRONOME_ENOMEM;
+    }
+    return went_on(d, n, a[2]);
 }
 
 static int op_unmap(struct domain *d, const uint64_t *a)
 {
-    if (a[0] >> 36 || a[1] == 0 || a[1] >> 24)
+    uint64_t n;
+
+    if (!valid_pages(a[0], a[1]))
         return -METRONOME_EINVAL;
-    return domain_unmap(d, a[0] << PAGE_SHIFT, a[1] << PAGE_SHIFT) ? 0 : -METRONOME_ENOMEM;
+    n = part(a[1] - d->command_pages, DRAIN_PAGES);
+    if (!domain_unmap(d, (a[0] + d->command_pages) << PAGE_SHIFT, n << PAGE_SHIFT)) {
+        domain_translations_changed(d);
+        return -METRONOME_ENOMEM;
+    }
+    return went_on(d, n, a[1]);
 }
 
+/* A part is 64 pages: one word of the bitmap. */
 static int op_dirty(struct domain *d, const uint64_t *a)
 {
     uint64_t *bitmap = (void *)(d->slot->memory + METRONOME_DOMAIN_DIRTY);
+    uint64_t n;
 
-    if (a[0] >> 36 || a[1] == 0 || a[1] > METRONOME_DOMAIN_DIRTY_BYTES * 8)
+    if (!valid_pages(a[0], a[1]) || a[1] > METRONOME_DOMAIN_DIRTY_BYTES * 8)
         return -METRONOME_EINVAL;
-    domain_take_dirty(d, a[0] << PAGE_SHIFT, a[1], bitmap);
-    return 0;
+    n = part(a[1] - d->command_pages, DRAIN_PAGES);
+    bitmap[d->command_pages / 64] = domain_take_dirty(d, (a[0] + d->command_pages) << PAGE_SHIFT, (unsigned)n);
+    return went_on(d, n, a[1]);
 }
 
 static int op_ready(struct domain *d, const uint64_t *a)
@@ -179,37 +228,83 @@ static void complete(struct domain *d, const struct metronome_command *c, int st
     slot_ring(d->slot);
 }
 
-void slot_drain_commands(struct domain *d)
+static struct metronome_command_ring *ring_of(const struct domain *d)
 {
-    struct metronome_command_ring *r = (void *)(d->slot->memory + METRONOME_DOMAIN_COMMANDS);
-    uint32_t produced;
+    return (void *)(d->slot->memory + METRONOME_DOMAIN_COMMANDS);
+}
+
+/* Copies the next command out of the ring; false: there is none. */
+static bool take_command(struct domain *d)
+{
+    struct metronome_command_ring *r = ring_of(d);
+    uint32_t produced = __atomic_load_n(&r->ring.produced, __ATOMIC_ACQUIRE);
+
+    if (produced == d->commands_consumed)
+        return false;
+    if (produced - d->commands_consumed > METRONOME_RING_ENTRIES) {
+        domain_end(d, METRONOME_END_DM, 0, "its device model overran the command ring");
+        return false;
+    }
+    memcpy(&d->command, &r->entry[d->commands_consumed % METRONOME_RING_ENTRIES], sizeof(d->command));
+    __atomic_store_n(&r->ring.consumed, d->commands_consumed + 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&d->commands_consumed, d->commands_consumed + 1, __ATOMIC_RELAXED);
+    d->command_open = true;
+    d->command_pages = 0;
+    return true;
+}
+
+/* Runs the command that is open, or a part of it. */
+static void go_on(struct domain *d)
+{
+    const struct metronome_command *c = &d->command;
+    int status = run_command(d, c);
+
+    if (status == NOT_DONE)
+        return;
+    d->command_open = false;
+    if (status && d->refused++ < REFUSALS_LOGGED)
+        log_warning("domain %u: command %u refused (%d)\n", d->slot->index, c->op, status);
+    if (c->flags & METRONOME_COMMAND_COMPLETE)
+        complete(d, c, status);
+}
+
+bool slot_drain_commands(struct domain *d)
+{
+    bool more = true;
 
     spin_lock(&d->command_lock);
-    while ((produced = __atomic_load_n(&r->ring.produced, __ATOMIC_ACQUIRE)) != d->commands_consumed) {
-        struct metronome_command c;
-        int status;
-
-        if (produced - d->commands_consumed > METRONOME_RING_ENTRIES) {
-            domain_end(d, METRONOME_END_DM, 0, "its device model overran the command ring");
-            break;
-        }
-        memcpy(&c, &r->entry[d->commands_consumed % METRONOME_RING_ENTRIES], sizeof(c));
-        __atomic_store_n(&r->ring.consumed, ++d->commands_consumed, __ATOMIC_RELEASE);
-        status = run_command(d, &c);
-        if (status)
-            log_warning("domain %u: command %u refused (%d)\n", d->slot->index, c.op, status);
-        if (c.flags & METRONOME_COMMAND_COMPLETE)
-            complete(d, &c, status);
+    for (unsigned n = 0; n < DRAIN_COMMANDS && (more = d->command_open || take_command(d)); n++) {
+        go_on(d);
+        if (d->command_open)
+            break; /* its next part comes when interrupts have been let in */
     }
     spin_unlock(&d->command_lock);
+    return !more;
+}
+
+/* The home drains the ring; a vCPU whose answer is in is looked at where it lives. */
+void slot_look(struct domain *d)
+{
+    if (__atomic_load_n(&ring_of(d)->ring.produced, __ATOMIC_ACQUIRE) != __atomic_load_n(&d->commands_consumed, __ATOMIC_RELAXED)) {
+        d->slot->rung = true;
+        hvm_attention(d->home, ATTENTION_SLOTS);
+    }
+    for (unsigned i = 0; i < d->vcpus; i++) {
+        struct vcpu *v = d->vcpu[i];
+
+        if (v->state == VCPU_WAIT_IOREQ && v->cpu != this_cpu()->id && ioreq_poll(v))
+            vcpu_look(v);
+    }
 }
 
 void slot_service(struct domain *d)
 {
     if (d->ended)
         return;
-    if (d->has_dm)
-        slot_drain_commands(d);
-    else
+    if (!d->has_dm) {
         domain_console_poll(d);
+    } else if (!slot_drain_commands(d)) {
+        d->slot->rung = true;
+        hvm_attention(d->home, ATTENTION_SLOTS);
+    }
 }

@@ -113,9 +113,12 @@ static void load(struct vcpu *v)
 void vcpu_run(struct vcpu *v)
 {
     if (v->io.waiting) {
-        if (!ioreq_poll(v))
+        if (!ioreq_poll(v)) { /* it has taken its answer back */
+            sched_block(v, VCPU_WAIT_IOREQ);
             return;
-        ioreq_complete(v);
+        }
+        if (!ioreq_complete(v))
+            return;
     }
     vcpu_drain(v);
     if (v->halted) {

@@ -9,6 +9,8 @@ screen; the same machine under a plain QEMU, as a reference; and the lines that 
 
 Only modules of Debian's python3-minimal: there is no json and no shutil in it.
 """
+import atexit
+import contextlib
 import os
 import re
 import select
@@ -37,18 +39,24 @@ class Scratch:
         self.path = tempfile.mkdtemp(prefix="metronome-test.")
         os.environ["METRONOME_RUNTIME_DIR"] = self.path + "/runtime"
         self.count = 0
+        atexit.register(self.remove)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     def name(self, suffix):
         self.count += 1
         return "%s/%d%s" % (self.path, self.count, suffix)
 
     def remove(self):
+        """Whatever a daemon that is just ending takes away meanwhile is no concern."""
         for folder, folders, files in os.walk(self.path, topdown=False):
             for name in files:
-                os.unlink(folder + "/" + name)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(folder + "/" + name)
             for name in folders:
-                os.rmdir(folder + "/" + name)
-        os.rmdir(self.path)
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(folder + "/" + name)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(self.path)
 
 
 scratch = Scratch()
@@ -336,7 +344,6 @@ def run_tests(tests):
     """Runs the functions, or those named as arguments; returns the exit status. NAME of test_NAME is printed with dashes."""
     wanted = sys.argv[1:]
     failed = 0
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         for test in tests:
             name = test.__name__.removeprefix("test_").replace("_", "-")

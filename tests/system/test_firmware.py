@@ -8,7 +8,8 @@ from lib import *
 
 
 def debug_port(path):
-    return ["--qemu-arg", "-debugcon", "--qemu-arg", "file:" + path, "--qemu-arg", "-global", "--qemu-arg", "isa-debugcon.iobase=0x402"]
+    words = ["-debugcon", "file:" + path, "-global", "isa-debugcon.iobase=0x402"]
+    return [w for word in words for w in ("--qemu-arg", word)]
 
 
 def said(path):
@@ -38,7 +39,8 @@ def test_debug_port():
         guest.expect("bios-guest: boot 1", 60)
     check_said(said(log), r"^SeaBIOS \(version 1\.", r"^Running on QEMU", r"^QEMU fw_cfg DMA interface supported",
                r"e820: addr 0x0+ len 0x0*c800000 \[RAM\]", r"^Found 2 cpu\(s\)", r"^PCI: init bdf=00:01.3 id=8086:7113",
-               r"^Using pmtimer, ioport 0x[0-9a-f]*08$", r"^ata0-0: QEMU HARDDISK .* \(1 MiBytes\)", r"^ata0-1: .*\(10 MiBytes\)",
+               r"^Using pmtimer, ioport 0x[0-9a-f]*08$",
+               r"^ata0-0: QEMU HARDDISK .* \(1 MiBytes\)", r"^ata0-1: .*\(10 MiBytes\)",
                r"^DVD/CD \[ata1-0: QEMU DVD-ROM", r"^AHCI/0: registering: .*\(20 MiBytes\)", r"^found virtio-blk at 00:10\.0", r"^drive .* s=61440$", r"^PS2 keyboard initialized",
                r"^e820 map has", r"- 000000000c800000 = 2 RESERVED", r"^Booting from 0000:7c00")
     if "WARNING" in said(log):
@@ -50,7 +52,8 @@ def test_large_memory():
     log = scratch.name(".debug")
     with Guest("--disk", boot_sector("bios_guest.S"), "--memory", "4G", *debug_port(log)) as guest:
         guest.expect("bios-guest: boot 1", 60)
-    check_said(said(log), r"e820: addr 0x0+ len 0x0*c0000000 \[RAM\]", r"e820: addr 0x0*100000000 len 0x0*40000000 \[RAM\]",
+    check_said(said(log), r"e820: addr 0x0+ len 0x0*c0000000 \[RAM\]",
+               r"e820: addr 0x0*100000000 len 0x0*40000000 \[RAM\]",
                r"0000000100000000 - 0000000140000000 = 1 RAM")
 
 

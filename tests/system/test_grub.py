@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# GRUB's menu, from a disk and from an ISO, read and driven by serial console and by keyboard; memtest86+ started from it.
+# GRUB's menu, from a disk and from an ISO, by serial console and by keyboard; memtest86+ started from it.
 # usage: test_grub.py [NAME...]
 # limit: 600
 import sys
@@ -120,4 +120,5 @@ def test_init_wakes_a_halted_cpu():
     return memtest(2, r"CPU: 2 Cores 2 Threads")
 
 
-sys.exit(run_tests([test_disk_menu_by_serial, test_disk_menu_by_keyboard, test_iso_menu, test_command_line, test_memtest86, test_init_wakes_a_halted_cpu]))
+sys.exit(run_tests([test_disk_menu_by_serial, test_disk_menu_by_keyboard, test_iso_menu, test_command_line, test_memtest86,
+                    test_init_wakes_a_halted_cpu]))

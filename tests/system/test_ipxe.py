@@ -53,9 +53,15 @@ def tftp_folder(files):
 def autoboot(model):
     """DHCP, a script by TFTP, and what the script fetches: a second file, of which iPXE tells the size."""
     size = 123457
-    folder = tftp_folder({"boot.ipxe": b"#!ipxe\necho metronome-ipxe: ${net0/ip} from ${next-server}\nimgfetch --name second second.bin\n"
-                                       b"imgstat\nshell\n", "second.bin": bytes(i * i >> 8 & 255 for i in range(size))})
-    with Guest("--nic", "%s,net=user,tftp=%s,bootfile=boot.ipxe" % (model, folder), "--boot", "n", "--memory", "64") as guest:
+    script = b"""#!ipxe
+echo metronome-ipxe: ${net0/ip} from ${next-server}
+imgfetch --name second second.bin
+imgstat
+shell
+"""
+    folder = tftp_folder({"boot.ipxe": script, "second.bin": bytes(i * i >> 8 & 255 for i in range(size))})
+    nic = "%s,net=user,tftp=%s,bootfile=boot.ipxe" % (model, folder)
+    with Guest("--nic", nic, "--boot", "n", "--memory", "64") as guest:
         guest.expect_screen(r"^tftp://10\.0\.2\.2/boot\.ipxe\.* ok", 60)
         guest.expect_screen(r"^metronome-ipxe: 10\.0\.2\.15 from 10\.0\.2\.2$")
         guest.expect_screen(r"^second : %d bytes" % size)
@@ -74,4 +80,5 @@ def test_autoboot_virtio():
     autoboot("virtio-net")
 
 
-sys.exit(run_tests([test_option_rom_prompt, test_iso_prompt, test_autoboot_e1000, test_autoboot_rtl8139, test_autoboot_virtio]))
+sys.exit(run_tests([test_option_rom_prompt, test_iso_prompt, test_autoboot_e1000, test_autoboot_rtl8139,
+                    test_autoboot_virtio]))

@@ -6,7 +6,9 @@ import sys
 
 from lib import *
 
-BIOS_RESETS = {"k": "keyboard controller", "f": "port 92h", "9": "port CF9h", "t": "triple fault", "w": "the BIOS's warm start"}
+BIOS_RESETS = {"k": "keyboard controller", "f": "port 92h", "9": "port CF9h", "t": "triple fault",
+               "w": "the BIOS's warm start"}
+LONG = os.environ.get("METRONOME_TESTS") == "long"
 
 
 def test_bios_guest_resets():
@@ -56,18 +58,18 @@ def linux_reboots(vcpus, kinds):
 
 
 def test_linux_reboots():
-    return linux_reboots(1, ["", "kbd", "pci", "bios", "triple"] if os.environ.get("METRONOME_TESTS") == "long" else [""])
+    return linux_reboots(1, ["", "kbd", "pci", "bios", "triple"] if LONG else [""])
 
 
 def test_linux_reboots_two_cpus():
-    return linux_reboots(2, ["", "triple"] if os.environ.get("METRONOME_TESTS") == "long" else ["triple"])
+    return linux_reboots(2, ["", "triple"] if LONG else ["triple"])
 
 
 def startup(pcpus):
     environment = dict(os.environ, METRONOME_PCPUS=str(pcpus))
-    done = subprocess.run([BUILD + "/metronome", "run", "--module", BUILD + "/guest/startup.elf", "--vcpus", "2", "--memory", "64",
-                           "--timeout", "100"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          env=environment)
+    command = [BUILD + "/metronome", "run", "--module", BUILD + "/guest/startup.elf", "--vcpus", "2", "--memory", "64"]
+    done = subprocess.run(command + ["--timeout", "100"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, env=environment)
     said = done.stdout.decode()
     print("".join("    " + line + "\n" for line in said.split("\n") if line.startswith("not ok")), end="")
     if done.returncode or not re.search(r"guest: 15 passed, 0 failed", said):
@@ -83,4 +85,5 @@ def test_startup_on_two_pcpus():
     return startup(2)
 
 
-sys.exit(run_tests([test_bios_guest_resets, test_reset_by_monitor, test_linux_reboots, test_linux_reboots_two_cpus, test_startup_on_one_pcpu, test_startup_on_two_pcpus]))
+sys.exit(run_tests([test_bios_guest_resets, test_reset_by_monitor, test_linux_reboots, test_linux_reboots_two_cpus,
+                    test_startup_on_one_pcpu, test_startup_on_two_pcpus]))

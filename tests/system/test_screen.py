@@ -65,7 +65,8 @@ def test_modes_std():
 
 def background():
     """A PNG of 640x480 with a colour for nearly each dot."""
-    rows = b"".join(b"\0" + bytes(c for x in range(640) for c in (x * 255 // 639, y * 255 // 479, (x ^ y) & 255)) for y in range(480))
+    rows = b"".join(b"\0" + bytes(c for x in range(640) for c in (x * 255 // 639, y * 255 // 479, (x ^ y) & 255))
+                    for y in range(480))
     chunks = [(b"IHDR", b"\0\0\2\x80\0\0\1\xe0\x08\2\0\0\0"), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big") for kind, data in chunks)

@@ -2,7 +2,7 @@
 # Debian's Linux from disk, by each kind of disk and network card: a shell that answers, the whole disk read by DMA, 10 MiB
 # each way over the network, the devices it finds, nothing to complain of, and its power-off.
 # usage: test_linux.py [NAME...]
-# limit: 240
+# limit: 360
 import hashlib
 import re
 import socket
@@ -184,4 +184,22 @@ def test_linux_alone():
     return "shell after %.1f s" % shell
 
 
-sys.exit(run_tests([test_linux_ide_e1000, test_linux_ahci_rtl8139, test_linux_virtio, test_linux_alone]))
+def test_linux_alone_repeats():
+    """Instructions as time: two boots with power-off are the same to the last byte, times and counts included."""
+    images = BUILD + "/images/"
+    command = ["timeout", str(int(60 * PATIENCE)), "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1024", "-nodefaults",
+               "-display", "none", "-no-reboot", "-serial", "stdio", "-icount", "shift=0,sleep=off", "-seed", "1",
+               "-rtc", "clock=vm,base=2026-01-01", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+               "-kernel", BUILD + "/metronome.elf", "-append", "exit=0xf4", "-initrd",
+               images + "vmlinuz console=ttyS0 nokaslr mt.test=poweroff," + images + "initramfs.cpio.gz"]
+    runs = [subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    for run in runs:
+        need(run.stdout.decode("latin-1"), r"^domain 0 \(module\): powered off", "the machine's end, status %d" % run.returncode)
+    if runs[0].stdout != runs[1].stdout:
+        pairs = zip(*(run.stdout.split(b"\n") for run in runs))
+        raise Failure("the runs differ: %r, %r" % next(pair for pair in pairs if pair[0] != pair[1]))
+    return "%d lines twice the same" % runs[0].stdout.count(b"\n")
+
+
+sys.exit(run_tests([test_linux_ide_e1000, test_linux_ahci_rtl8139, test_linux_virtio, test_linux_alone,
+                    test_linux_alone_repeats]))

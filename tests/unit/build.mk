@@ -26,6 +26,15 @@ $(B)/unit/test_%: tests/unit/test_%.c $(B)/unit/libpure.a
 LIBS_test_emulate := -lunicorn
 LIBS_test_emulate_length := -lZydis -lZycore
 
+# The HVM core for tests of it: its real sources, with a thread as CPU. What they call that no test comes to is not there.
+CORE_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,exit fabric inject io ioreq message post sched slot vtime)
+$(B)/unit/core/%.c.o: %.c tests/unit/core_cpu.h
+	@mkdir -p $(@D)
+	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/core_cpu.h -MMD -MP -c $< -o $@
+$(B)/unit/test_advisories_core: $(CORE_OBJ)
+$(B)/unit/test_advisories_core: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
+LIBS_test_advisories_core := $(CORE_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
+
 .PHONY: unit
 unit: $(UNIT_TESTS)
 	@for t in $(UNIT_TESTS); do echo "== $$t"; $$t || exit 1; done

@@ -476,6 +476,39 @@ static void thermal_and_pmc(void **state)
     assert_sane(&s);
 }
 
+/* The CMCI entry (SDM 15.5.1.1): an Intel guest's seventh, a reserved register on others. */
+static void cmci_where_the_cpu_has_it(void **state)
+{
+    UNUSED(state);
+    for (int x2 = 0; x2 < 2; x2++) {
+        struct vlapic s;
+        uint64_t value;
+        enabled(&s, 0, x2);
+        assert_int_equal(rd(&s, 0, VERSION) >> 16 & 0xff, 5);
+        vlapic_raise(&s, 0, LVT_CMCI);
+        assert_int_equal(vlapic_highest_irr(&s), -1);
+        if (x2) {
+            assert_false(vlapic_msr_read(&s, 0, 0x82f, &value));
+            assert_false(vlapic_msr_write(&s, 0, 0x82f, 0x31));
+        }
+        vlapic_configure(&s, 40, VLAPIC_X2APIC | VLAPIC_TSC_DEADLINE | VLAPIC_CMCI);
+        assert_sane(&s);
+        assert_int_equal(rd(&s, 0, VERSION) >> 16 & 0xff, 6);
+        assert_int_equal(rd(&s, 0, CMCI), MASKED);
+        wr(&s, 0, CMCI, 0x31);
+        vlapic_raise(&s, 0, LVT_CMCI);
+        assert_int_equal(vlapic_ack(&s, 0), 0x31);
+        wr(&s, 0, CMCI, 0x400);
+        vlapic_raise(&s, 0, LVT_CMCI);
+        vlapic_raise(&s, 0, LVT_CMCI); /* it does not mask itself */
+        assert_int_equal(s.out.nmi, 2);
+        wr(&s, 0, SVR, 0xff);
+        assert_int_equal(rd(&s, 0, CMCI), MASKED | 0x400);
+        if (x2)
+            assert_false(vlapic_msr_write(&s, 0, 0x82f, 0x20031)); /* the timer's bits are reserved here */
+    }
+}
+
 static void delivery_status_is_always_idle(void **state)
 {
     static const unsigned regs[] = {TIMER, THERMAL, PMC, LINT0, LINT1, ERROR, ICR};
@@ -622,10 +655,10 @@ static void check_refuses(void **state)
     REFUSED(s.activity = 2);
     REFUSED(s.sipi_vector = 0x100);
     REFUSED(s.lines = 4);
-    REFUSED(s.zero = 1);
+    REFUSED(s.lvt[LVT_CMCI] = 0x30); /* where there is no such entry */
     REFUSED(s.phys_bits = 64);
     REFUSED(s.phys_bits = 0);
-    REFUSED(s.features = 4);
+    REFUSED(s.features = 8);
     REFUSED(s.features = 0);
     REFUSED(s.apic_base |= (uint64_t)1 << 40);
     REFUSED(s.apic_base |= 1);
@@ -685,6 +718,7 @@ int main(void)
         cmocka_unit_test(lint0_level_is_redelivered),
         cmocka_unit_test(globally_disabled_pins),
         cmocka_unit_test(thermal_and_pmc),
+        cmocka_unit_test(cmci_where_the_cpu_has_it),
         cmocka_unit_test(delivery_status_is_always_idle),
         cmocka_unit_test(init_keeps_id_and_base),
         cmocka_unit_test(sipi_starts_a_waiting_cpu),

@@ -33,7 +33,8 @@ static bool vectors_are_legal(const struct vlapic *s)
 static bool lvt_is_legal(const struct vlapic *s)
 {
     static const uint32_t writable[LVT_COUNT] = {LVT_TIMER_WRITABLE, LVT_SENSOR_WRITABLE, LVT_SENSOR_WRITABLE,
-                                                 LVT_LINT_WRITABLE,  LVT_LINT_WRITABLE,   LVT_ERROR_WRITABLE};
+                                                 LVT_LINT_WRITABLE,  LVT_LINT_WRITABLE,   LVT_ERROR_WRITABLE,
+                                                 LVT_SENSOR_WRITABLE};
     uint32_t lint0 = s->lvt[LVT_LINT0];
     for (unsigned i = 0; i < LVT_COUNT; i++) {
         uint32_t allowed = writable[i] | (i == LVT_LINT0 ? LVT_REMOTE_IRR : 0);
@@ -41,6 +42,8 @@ static bool lvt_is_legal(const struct vlapic *s)
             return false;
     }
     if ((s->lvt[LVT_TIMER] & TIMER_DEADLINE) && !(s->features & VLAPIC_TSC_DEADLINE))
+        return false;
+    if (s->lvt[LVT_CMCI] != LVT_MASKED && !(s->features & VLAPIC_CMCI))
         return false;
     return !(lint0 & LVT_REMOTE_IRR) || ((lint0 & LVT_LEVEL) && lvt_delivery(lint0) == DELIVER_FIXED);
 }
@@ -63,7 +66,7 @@ static bool timer_is_legal(const struct vlapic *s)
 static bool base_is_consistent(const struct vlapic *s)
 {
     bool en = (s->apic_base & APIC_BASE_EN) != 0, x2apic = vlapic_x2apic(s);
-    if (s->phys_bits < 32 || s->phys_bits > 52 || (s->features & ~(uint32_t)(VLAPIC_X2APIC | VLAPIC_TSC_DEADLINE)))
+    if (s->phys_bits < 32 || s->phys_bits > 52 || (s->features & ~(uint32_t)VLAPIC_FEATURES))
         return false;
     if ((s->apic_base & 0x2ff) || (s->apic_base >> s->phys_bits))
         return false;
@@ -90,6 +93,6 @@ bool vlapic_check(const struct vlapic *s)
         return false;
     if (!vlapic_x2apic(s) && s->icr_dest > 0xff)
         return false;
-    return s->activity <= VLAPIC_WAIT_SIPI && s->sipi_vector <= 0xff && s->lines <= 3 && s->zero == 0 &&
+    return s->activity <= VLAPIC_WAIT_SIPI && s->sipi_vector <= 0xff && s->lines <= 3 &&
            message_is_legal(&s->out.message);
 }

@@ -8,7 +8,7 @@
 enum {
     REG_ID = 0x02, REG_VERSION = 0x03, REG_TPR = 0x08, REG_APR = 0x09, REG_PPR = 0x0a, REG_EOI = 0x0b, REG_RRD = 0x0c,
     REG_LDR = 0x0d, REG_DFR = 0x0e, REG_SVR = 0x0f, REG_ISR = 0x10, REG_TMR = 0x18, REG_IRR = 0x20, REG_ESR = 0x28,
-    REG_ICR = 0x30, REG_ICR_HIGH = 0x31, REG_LVT_TIMER = 0x32, REG_LVT_THERMAL, REG_LVT_PMC, REG_LVT_LINT0,
+    REG_LVT_CMCI = 0x2f, REG_ICR = 0x30, REG_ICR_HIGH = 0x31, REG_LVT_TIMER = 0x32, REG_LVT_THERMAL, REG_LVT_PMC, REG_LVT_LINT0,
     REG_LVT_LINT1, REG_LVT_ERROR, REG_TMICT = 0x38, REG_TMCCT = 0x39, REG_DCR = 0x3e, REG_SELF_IPI = 0x3f,
     REG_COUNT = 0x40
 };
@@ -34,7 +34,7 @@ enum {
 
 /* Bits of the LVT entries that a write changes. */
 #define LVT_TIMER_WRITABLE  0x700ffu
-#define LVT_SENSOR_WRITABLE 0x107ffu /* thermal, PMC */
+#define LVT_SENSOR_WRITABLE 0x107ffu /* thermal, PMC, CMCI */
 #define LVT_LINT_WRITABLE   0x1a7ffu
 #define LVT_ERROR_WRITABLE  0x100ffu
 #define LVT_STATUS          0x1000u /* delivery status: always 0 */

@@ -4,7 +4,7 @@
  */
 #include "internal.h"
 
-#define VERSION (0x14u | ((LVT_COUNT - 1u) << 16) | (1u << 24)) /* integrated; last LVT entry; EOI suppression */
+#define VERSION (0x14u | (1u << 24)) /* integrated; EOI suppression. Bits 23:16 are the last LVT entry. */
 
 /* Where a register is there, and which way. */
 enum {
@@ -46,10 +46,16 @@ static void write_id(struct vlapic *s, uint64_t now, uint64_t value)
     set_routed(s, &s->xapic_id, (uint32_t)value >> 24);
 }
 
-static uint64_t read_version(const struct vlapic *s, uint64_t now)
+static uint64_t read_zero(const struct vlapic *s, uint64_t now)
 {
     (void)s, (void)now;
-    return VERSION;
+    return 0;
+}
+
+static uint64_t read_version(const struct vlapic *s, uint64_t now)
+{
+    (void)now;
+    return VERSION | (s->features & VLAPIC_CMCI ? LVT_CMCI : LVT_ERROR) << 16;
 }
 
 static void write_tpr(struct vlapic *s, uint64_t now, uint64_t value)
@@ -201,8 +207,8 @@ static const struct vlapic_register registers[REG_COUNT] = {
     [REG_TPR] = {RW, offsetof(struct vlapic, tpr), 0xff, ABOVE(0xff), NULL, write_tpr},
     [REG_APR] = {PAGE_R, 0, 0, 0, read_apr, NULL},
     [REG_PPR] = {RO, FIELD(ppr)},
-    [REG_EOI] = {PAGE | MSR_W, offsetof(struct vlapic, zero), 0, ABOVE(0), NULL, write_eoi},
-    [REG_RRD] = {PAGE_R, FIELD(zero)},
+    [REG_EOI] = {PAGE | MSR_W, 0, 0, ABOVE(0), read_zero, write_eoi},
+    [REG_RRD] = {PAGE_R, 0, 0, 0, read_zero, NULL},
     [REG_LDR] = {RO | PAGE_W, 0, 0xff000000, 0, read_ldr, write_ldr},
     [REG_DFR] = {PAGE, offsetof(struct vlapic, dfr), 0xf0000000, 0, NULL, write_dfr},
     [REG_SVR] = {RW, offsetof(struct vlapic, svr), SVR_WRITABLE, ABOVE(SVR_WRITABLE), NULL, write_svr},
@@ -212,6 +218,7 @@ static const struct vlapic_register registers[REG_COUNT] = {
     [REG_ESR] = {RW, offsetof(struct vlapic, esr), 0, ABOVE(0), NULL, write_esr},
     [REG_ICR] = {RW, 0, ICR_WRITABLE, ICR_RESERVED, read_icr, write_icr},
     [REG_ICR_HIGH] = {PAGE, 0, 0xff000000, 0, read_icr_high, write_icr_high},
+    [REG_LVT_CMCI] = LVT(LVT_CMCI, LVT_SENSOR_WRITABLE, LVT_STATUS, NULL),
     [REG_LVT_TIMER] = LVT(LVT_TIMER, LVT_TIMER_WRITABLE, LVT_STATUS, write_lvt_timer),
     [REG_LVT_THERMAL] = LVT(LVT_THERMAL, LVT_SENSOR_WRITABLE, LVT_STATUS, NULL),
     [REG_LVT_PMC] = LVT(LVT_PMC, LVT_SENSOR_WRITABLE, LVT_STATUS, NULL),
@@ -223,6 +230,12 @@ static const struct vlapic_register registers[REG_COUNT] = {
     [REG_DCR] = {RW, offsetof(struct vlapic, dcr), DCR_WRITABLE, ABOVE(DCR_WRITABLE), NULL, write_dcr},
     [REG_SELF_IPI] = {MSR_W, 0, 0xff, ABOVE(0xff), NULL, write_self_ipi},
 };
+
+/* Is there a register of this number, on a CPU with these features? */
+static bool is_register(const struct vlapic *s, uint32_t reg)
+{
+    return reg < REG_COUNT && (reg != REG_LVT_CMCI || (s->features & VLAPIC_CMCI));
+}
 
 static uint64_t read_register(const struct vlapic *s, uint64_t now, const struct vlapic_register *r)
 {
@@ -241,7 +254,7 @@ static void write_register(struct vlapic *s, uint64_t now, const struct vlapic_r
 static const struct vlapic_register *page_register(struct vlapic *s, unsigned offset)
 {
     unsigned reg = offset >> 4;
-    if (reg < REG_COUNT && (registers[reg].access & PAGE))
+    if (is_register(s, reg) && (registers[reg].access & PAGE))
         return &registers[reg];
     vlapic_error(s, ESR_REGISTER);
     return NULL;
@@ -270,7 +283,7 @@ void vlapic_write(struct vlapic *s, uint64_t now, unsigned offset, unsigned size
 
 static bool x2apic_read(struct vlapic *s, uint64_t now, uint32_t reg, uint64_t *value)
 {
-    if (reg >= REG_COUNT || !vlapic_x2apic(s) || !(registers[reg].access & MSR_R))
+    if (!is_register(s, reg) || !vlapic_x2apic(s) || !(registers[reg].access & MSR_R))
         return false;
     vlapic_advance(s, now);
     *value = read_register(s, now, &registers[reg]);
@@ -280,7 +293,7 @@ static bool x2apic_read(struct vlapic *s, uint64_t now, uint32_t reg, uint64_t *
 static bool x2apic_write(struct vlapic *s, uint64_t now, uint32_t reg, uint64_t value)
 {
     const struct vlapic_register *r;
-    if (reg >= REG_COUNT || !vlapic_x2apic(s))
+    if (!is_register(s, reg) || !vlapic_x2apic(s))
         return false;
     r = &registers[reg];
     if (!(r->access & MSR_W) || (value & r->reserved))

@@ -41,7 +41,7 @@ void vlapic_reset(struct vlapic *s, uint64_t now, uint32_t apic_id, bool bsp)
 void vlapic_configure(struct vlapic *s, unsigned phys_bits, uint32_t features)
 {
     s->phys_bits = phys_bits < 32 ? 32 : phys_bits > 52 ? 52 : phys_bits;
-    s->features = features & (VLAPIC_X2APIC | VLAPIC_TSC_DEADLINE);
+    s->features = features & VLAPIC_FEATURES;
 }
 
 /* SDM 11.4.7.3 and 11.12.5: ID and mode survive an INIT; a BSP starts again at the reset vector, others wait. */
@@ -201,7 +201,7 @@ bool vlapic_accepts_extint(const struct vlapic *s)
 void vlapic_raise(struct vlapic *s, uint64_t now, unsigned entry)
 {
     (void)now;
-    if (entry != LVT_THERMAL && entry != LVT_PMC)
+    if (entry != LVT_THERMAL && entry != LVT_PMC && entry != LVT_CMCI)
         return;
     lvt_edge(s, s->lvt[entry]);
     if (entry == LVT_PMC)

@@ -6,10 +6,10 @@
  * Features: xAPIC page and x2APIC MSRs 0x800-0x8ff over one table of registers; APIC_BASE with every #GP rule and mode
  * transition; software enable; TPR/PPR/APR/CR8; IRR/ISR/TMR with O(1) look-up; EOI, EOI broadcast and its suppression;
  * spurious vector; ICR with all shorthands and delivery modes; self-IPI MSR; logical flat, cluster and x2APIC
- * destinations, broadcast; LVT timer, thermal, PMC, LINT0, LINT1, error; ESR with its write-to-latch and an error
- * interrupt that cannot recurse; timer one-shot, periodic, TSC-deadline; TSC and TSC_ADJUST; INIT, SIPI.
+ * destinations, broadcast; LVT timer, thermal, PMC, LINT0, LINT1, error and, where the CPU is one of Intel's, CMCI; ESR
+ * with its write-to-latch and an error interrupt that cannot recurse; timer one-shot, periodic, TSC-deadline; TSC and TSC_ADJUST; INIT, SIPI.
  *
- * Missing: CMCI (version says 6 LVT entries, 0x2f0 is a reserved register); remote read (RRD reads 0); AMD's extended
+ * Missing: remote read (RRD reads 0); AMD's extended
  * register space (0x400 and up is reserved); focus-processor checking (SVR bit 9 is only stored); ESR bits of the serial
  * APIC bus (0-3) and redirectable IPI (4). Lowest-priority arbitration is the fabric's: vlapic_arbitration() helps it.
  *
@@ -67,13 +67,13 @@
 #define LVT_REMOTE_IRR 0x4000u
 #define LVT_ACTIVE_LOW 0x2000u
 
-/* Entries of lvt[], in register order from offset 0x320. */
-enum { LVT_TIMER, LVT_THERMAL, LVT_PMC, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
+/* Entries of lvt[]: in register order from offset 0x320, then the one at 0x2f0. */
+enum { LVT_TIMER, LVT_THERMAL, LVT_PMC, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CMCI, LVT_COUNT };
 
 enum { VLAPIC_RUNNING, VLAPIC_WAIT_SIPI };
 
-/* Features that the CPUID policy may take away; both are there after reset. */
-enum { VLAPIC_X2APIC = 1, VLAPIC_TSC_DEADLINE = 2 };
+/* Features by the policy for CPUID and MSRs (CMCI: MCG_CAP bit 10); the first two are there after reset. */
+enum { VLAPIC_X2APIC = 1, VLAPIC_TSC_DEADLINE = 2, VLAPIC_CMCI = 4, VLAPIC_FEATURES = 7 };
 
 struct vlapic_out {
     struct bus_message message; /* taken by clearing kind; no call leaves more than one */
@@ -106,8 +106,7 @@ struct vlapic {
     uint32_t lines;          /* levels of LINT0 (bit 0) and LINT1 (bit 1) */
     uint32_t map_generation; /* goes up whenever ID, LDR, DFR, mode or software enable changes */
     uint32_t phys_bits;      /* MAXPHYADDR, for APIC_BASE */
-    uint32_t features;       /* VLAPIC_X2APIC, VLAPIC_TSC_DEADLINE */
-    uint32_t zero;           /* keeps the struct free of padding */
+    uint32_t features;       /* VLAPIC_X2APIC, VLAPIC_TSC_DEADLINE, VLAPIC_CMCI */
 };
 ct_assert(sizeof(struct vlapic) == 280);
 
@@ -139,7 +138,7 @@ bool vlapic_sipi(struct vlapic *s, uint64_t now, uint8_t vector);
 void vlapic_set_line(struct vlapic *s, uint64_t now, unsigned line, bool level);
 /* Does the 8259A's INT reach the CPU through this APIC? */
 bool vlapic_accepts_extint(const struct vlapic *s);
-/* Raises LVT_THERMAL or LVT_PMC (which masks itself, SDM 11.5.1). */
+/* Raises LVT_THERMAL, LVT_CMCI or LVT_PMC (which masks itself, SDM 11.5.1). */
 void vlapic_raise(struct vlapic *s, uint64_t now, unsigned entry);
 
 /* Is this APIC addressed? `flags` are a message's BUS_LOGICAL and BUS_X2APIC; shorthands are the caller's. */

@@ -165,10 +165,11 @@ static int op_unpause(struct slot *s, const struct metronome_command *c)
 static int op_power_button(struct slot *s, const struct metronome_command *c)
 {
     struct domain *d = s->domain;
-    uint64_t now = vtime_master(&d->time);
+    uint64_t now;
 
     (void)c;
     spin_lock(&d->chipset.lock);
+    now = vtime_master(&d->time);
     pmtimer_set_line(&d->chipset.pmtimer, now, PMTIMER_POWER_BUTTON, true);
     pmtimer_set_line(&d->chipset.pmtimer, now, PMTIMER_POWER_BUTTON, false);
     chipset_update(d, now);

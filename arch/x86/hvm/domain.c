@@ -314,6 +314,7 @@ static int build(struct domain *d)
 {
     if (!p2m_init(&d->p2m, d->header.extra >> PAGE_SHIFT) || !map_memory(d))
         return -METRONOME_ENOMEM;
+    io_build_ports(d);
     if (!d->has_dm && !(d->test_page = alloc_pages(0)))
         return -METRONOME_ENOMEM;
     for (unsigned i = 0; i < d->vcpus; i++) {

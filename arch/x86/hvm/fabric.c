@@ -7,6 +7,9 @@
 #define NO_GSI 0xffu
 /* Messages that one update can carry: each pin and comparator once and again. More than that waits for the next one. */
 #define MESSAGE_BOUND 128u
+/* The budget of a domain's chipset timers: at most 200,000 expiries a second take time from others on their pCPU. Edges that
+ * are due faster are delivered together, and counted in the ledger. */
+#define EXPIRY_GAP_US 5u
 
 /* ISA lines sit on I/O APIC pins of the same number but for the PIT's: IRQ 0 is on pin 2, and the cascade on none. */
 static unsigned pin_of(unsigned gsi)
@@ -168,7 +171,7 @@ void chipset_expire(struct deadline *deadline)
 {
     struct domain *d = (struct domain *)((char *)deadline - offsetof(struct domain, chipset.deadline));
     struct chipset *c = &d->chipset;
-    uint64_t now;
+    uint64_t now, soonest = rdtsc() + tsc_hz / 1000000 * EXPIRY_GAP_US;
 
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
@@ -179,6 +182,8 @@ void chipset_expire(struct deadline *deadline)
     pmtimer_advance(&c->pmtimer, now);
     vioapic_advance(&c->vioapic, now);
     chipset_update(d, now);
+    if (c->deadline.when < soonest)
+        deadline_arm(&c->deadline, soonest);
     spin_unlock(&c->lock);
 }
 
@@ -195,11 +200,12 @@ void chipset_rearm(struct domain *d)
 int chipset_intack(struct domain *d)
 {
     struct chipset *c = &d->chipset;
-    uint64_t now = vtime_master(&d->time);
     int vector = -1;
 
     spin_lock(&c->lock);
     if (c->vpic.out.line[0].level) {
+        uint64_t now = vtime_master(&d->time);
+
         vector = vpic_intack(&c->vpic, now);
         chipset_update(d, now);
     }
@@ -257,8 +263,8 @@ void chipset_set_pm_base(struct domain *d)
         base = c->pm_enabled ? c->pm_base_register & 0xffc0 : 0;
     if (base == c->pm_base)
         return;
+    io_move_pm(d, c->pm_base, base);
     c->pm_base = base;
-    io_build_ports(d);
 }
 
 static void reset_lines(struct chipset *c)
@@ -284,9 +290,10 @@ static void fill_cmos(struct domain *d)
 void chipset_reset(struct domain *d, bool power_on)
 {
     struct chipset *c = &d->chipset;
-    uint64_t now = vtime_master(&d->time);
+    uint64_t now;
 
     spin_lock(&c->lock);
+    now = vtime_master(&d->time);
     reset_lines(c);
     vpic_reset(&c->vpic, now);
     vioapic_reset(&c->vioapic, now, VIOAPIC_MIN_PINS, 0);
@@ -303,7 +310,6 @@ void chipset_reset(struct domain *d, bool power_on)
     pmtimer_set_sci_enable(&c->pmtimer, now, true); /* SCI_EN is the device model's: PM1a_EN alone gates ours */
     uart_reset(&c->uart, now);
     c->pm_enabled = false;
-    c->pm_base = 0xffff;
     c->deadline_ticks = 0;
     chipset_set_pm_base(d);
     chipset_update(d, now);

@@ -90,7 +90,7 @@ struct chipset {
 };
 
 /* ---- Posting (post.c). ---- */
-enum { WORK_NMI = 1, WORK_INIT = 2, WORK_SIPI = 4, WORK_LINT0 = 8, WORK_EXTINT = 16, WORK_SMI = 32 };
+enum { WORK_NMI = 1, WORK_INIT = 2, WORK_SIPI = 4, WORK_LINT0 = 8, WORK_EXTINT = 16 };
 
 /* Shaped like a posted-interrupt descriptor; written by any pCPU, drained by the owner. */
 struct posted {
@@ -176,7 +176,7 @@ struct vcpu {
     struct metronome_stats counts;
 };
 
-/* Where interrupts addressed to APIC ids go; updated in place by the vCPU that changes. */
+/* Where interrupts addressed to APIC ids go; updated in place by the vCPU that changes, read without lock. */
 struct apic_map {
     uint8_t physical[256];      /* xAPIC or x2APIC id to vCPU, 0xff: none */
     uint64_t flat[8];           /* vCPUs by bit of a flat logical id */
@@ -303,6 +303,7 @@ uint64_t vtime_host_of_tsc(const struct vtime *t, uint64_t tsc);      /* host TS
 uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks); /* first host TSC at which master >= ticks */
 
 /* ---- fabric.c: lines, routes, pins, messages. Callers of chipset_* hold the lock. ---- */
+/* Time for the models is read under the lock, so that what guests see of it never goes back. */
 void chipset_reset(struct domain *d, bool power_on);
 void chipset_update(struct domain *d, uint64_t now);  /* propagates outputs and re-arms the deadline */
 void chipset_expire(struct deadline *deadline);
@@ -380,6 +381,7 @@ enum port_owner {
     OWNER_DEBUG_CONSOLE, OWNER_DEBUG_EXIT, OWNER_PCI_ADDRESS, OWNER_PCI_DATA, OWNER_RESET_WATCH, OWNER_PM_CONTROL, OWNER_COUNT,
 };
 void io_build_ports(struct domain *d);
+void io_move_pm(struct domain *d, unsigned from, unsigned to); /* the PM block's ports; 0: nowhere */
 enum emu_status io_port(struct vcpu *v, uint16_t port, unsigned size, bool write, uint64_t *value);
 enum emu_status io_mmio(struct vcpu *v, uint64_t gpa, unsigned size, bool write, uint64_t *value);
 bool io_is_ours(const struct vcpu *v, uint64_t gpa);  /* does this guest-physical page belong to the hypervisor's devices? */

@@ -39,32 +39,44 @@ static const struct model_ports model_ports[OWNER_COUNT] = {
     [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0},     [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0},
 };
 
-static void own(struct domain *d, unsigned base, unsigned length, enum port_owner owner)
+/* The other ports that do not move; the first that fits. */
+static const struct {
+    uint16_t base, length;
+    uint8_t owner;
+    bool without_dm;
+} other_ports[] = {
+    {0xcf9, 1, OWNER_RESET_WATCH, false}, {0x64, 1, OWNER_RESET_WATCH, false}, {0x92, 1, OWNER_RESET_WATCH, false},
+    {0xcf8, 4, OWNER_PCI_ADDRESS, false}, {0xcfc, 4, OWNER_PCI_DATA, false},
+    {DEBUG_CONSOLE_PORT, 1, OWNER_DEBUG_CONSOLE, true}, {DEBUG_EXIT_PORT, 4, OWNER_DEBUG_EXIT, true},
+};
+
+/* Whose a port is where the PM block is not. */
+static uint8_t fixed_owner(const struct domain *d, unsigned port)
 {
-    memset(&d->port_owner[base], owner, length);
+    for (unsigned o = 0; o < OWNER_COUNT; o++)
+        if (model_ports[o].base && port - model_ports[o].base < model_ports[o].length && (o != OWNER_UART || !d->has_dm))
+            return (uint8_t)o;
+    for (unsigned i = 0; i < sizeof(other_ports) / sizeof(other_ports[0]); i++)
+        if (port - other_ports[i].base < other_ports[i].length && !(other_ports[i].without_dm && d->has_dm))
+            return other_ports[i].owner;
+    return OWNER_DM;
+}
+
+/* Other vCPUs look ports up meanwhile: no other port changes hands, not even for a moment. */
+void io_move_pm(struct domain *d, unsigned from, unsigned to)
+{
+    for (unsigned i = 0; from && i < model_ports[OWNER_PM].length; i++)
+        d->port_owner[from + i] = fixed_owner(d, from + i);
+    for (unsigned i = 0; to && i < model_ports[OWNER_PM].length; i++)
+        d->port_owner[to + i] = i == 4 || i == 5 ? OWNER_PM_CONTROL : OWNER_PM;
 }
 
 void io_build_ports(struct domain *d)
 {
-    unsigned pm = d->chipset.pm_base;
-
     memset(d->port_owner, OWNER_DM, sizeof(d->port_owner));
-    for (unsigned o = 0; o < OWNER_COUNT; o++)
-        if (model_ports[o].base && (o != OWNER_UART || !d->has_dm))
-            own(d, model_ports[o].base, model_ports[o].length, o);
-    own(d, 0xcf8, 4, OWNER_PCI_ADDRESS);
-    own(d, 0xcfc, 4, OWNER_PCI_DATA);
-    own(d, 0xcf9, 1, OWNER_RESET_WATCH);
-    own(d, 0x64, 1, OWNER_RESET_WATCH);
-    own(d, 0x92, 1, OWNER_RESET_WATCH);
-    if (!d->has_dm) {
-        own(d, DEBUG_CONSOLE_PORT, 1, OWNER_DEBUG_CONSOLE);
-        own(d, DEBUG_EXIT_PORT, 4, OWNER_DEBUG_EXIT);
-    }
-    if (pm) {
-        own(d, pm, 12, OWNER_PM);
-        own(d, pm + 4, 2, OWNER_PM_CONTROL);
-    }
+    for (unsigned port = 0; port < 0x1000; port++) /* none lies higher */
+        d->port_owner[port] = fixed_owner(d, port);
+    io_move_pm(d, 0, d->chipset.pm_base);
 }
 
 static void drain_uart(struct domain *d, uint64_t now)
@@ -91,15 +103,15 @@ static void model_access(struct vcpu *v, enum port_owner owner, uint16_t port, u
 {
     const struct model_ports *m = &model_ports[owner];
     struct domain *d = v->domain;
-    unsigned offset = port - (owner == OWNER_PM ? d->chipset.pm_base : m->base);
-    uint64_t now = vtime_master(&d->time);
+    unsigned offset;
+    uint64_t now;
 
-    if (offset + size > m->length) { /* across the region's edge: reaches no device */
-        *value = all_ones(size);
-        return;
-    }
     spin_lock(&d->chipset.lock);
-    if (write)
+    now = vtime_master(&d->time);
+    offset = port - (owner == OWNER_PM ? d->chipset.pm_base : m->base);
+    if (offset >= m->length || size > m->length - offset) /* across the region's edge: reaches no device */
+        *value = all_ones(size);
+    else if (write)
         m->write(&d->chipset, now, m->offset + offset, size, *value);
     else
         *value = m->read(&d->chipset, now, m->offset + offset, size);
@@ -225,9 +237,10 @@ static void lapic_access(struct vcpu *v, unsigned offset, unsigned size, bool wr
 static void ioapic_access(struct domain *d, unsigned offset, unsigned size, bool write, uint64_t *value)
 {
     struct chipset *c = &d->chipset;
-    uint64_t now = vtime_master(&d->time);
+    uint64_t now;
 
     spin_lock(&c->lock);
+    now = vtime_master(&d->time);
     if (write)
         vioapic_write(&c->vioapic, now, offset, size, *value);
     else

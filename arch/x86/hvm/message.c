@@ -50,7 +50,7 @@ static uint64_t targets(const struct domain *d, const struct bus_message *m)
     return x2apic ? x2apic_logical(d, m->dest) : xapic_logical(d, m->dest);
 }
 
-/* Of several targets the one that serves the least takes a lowest-priority interrupt. */
+/* Of several targets the one that serves the least takes a lowest-priority interrupt; one that is switched off would drop it. */
 static uint64_t lowest_of(const struct domain *d, uint64_t mask)
 {
     uint64_t best = mask & -mask;
@@ -59,9 +59,10 @@ static uint64_t lowest_of(const struct domain *d, uint64_t mask)
     if (best == mask)
         return mask;
     for (; mask; mask &= mask - 1) {
-        uint32_t apr = vlapic_arbitration(&d->vcpu[__builtin_ctzll(mask)]->vlapic);
+        const struct vlapic *a = &d->vcpu[__builtin_ctzll(mask)]->vlapic;
+        uint32_t apr = vlapic_arbitration(a);
 
-        if (apr < least) {
+        if ((a->svr & SVR_ENABLE) && apr < least) {
             least = apr;
             best = mask & -mask;
         }
@@ -72,9 +73,8 @@ static uint64_t lowest_of(const struct domain *d, uint64_t mask)
 static void deliver(struct vcpu *v, const struct bus_message *m, enum metronome_inject_source source)
 {
     static const uint8_t work[8] = {
-        [DELIVER_SMI] = WORK_SMI, [DELIVER_NMI] = WORK_NMI, [DELIVER_INIT] = WORK_INIT,
-        [DELIVER_SIPI] = WORK_SIPI, [DELIVER_EXTINT] = WORK_EXTINT,
-    };
+        [DELIVER_NMI] = WORK_NMI, [DELIVER_INIT] = WORK_INIT, [DELIVER_SIPI] = WORK_SIPI, [DELIVER_EXTINT] = WORK_EXTINT,
+    }; /* SMI: dropped, there is no SMM */
 
     if (m->delivery == DELIVER_FIXED || m->delivery == DELIVER_LOWEST) {
         vcpu_post(v, m->vector, m->flags & BUS_LEVEL, source);
@@ -104,9 +104,10 @@ void fabric_message(struct domain *d, struct bus_message m, enum metronome_injec
 static void end_of_interrupt(struct domain *d, uint8_t vector)
 {
     struct chipset *c = &d->chipset;
-    uint64_t now = vtime_master(&d->time);
+    uint64_t now;
 
     spin_lock(&c->lock);
+    now = vtime_master(&d->time);
     vioapic_eoi(&c->vioapic, now, vector);
     chipset_update(d, now);
     spin_unlock(&c->lock);
@@ -124,34 +125,38 @@ static void send_ipi(struct vcpu *v, const struct bus_message *m)
     deliver_all(d, mask[m->shorthand & 3], m, METRONOME_INJECT_IPI);
 }
 
-static void unpublish(struct apic_map *m, uint64_t self, unsigned id)
+/* Senders read the map without lock: what addresses a vCPU before and after a change does so all the time. */
+static void publish_physical(struct apic_map *m, uint8_t vcpu, uint32_t id)
 {
+    if (id < 256)
+        __atomic_store_n(&m->physical[id], vcpu, __ATOMIC_RELEASE);
     for (unsigned i = 0; i < 256; i++)
-        if (m->physical[i] == id)
+        if (m->physical[i] == vcpu && i != id)
             m->physical[i] = 0xff;
-    for (unsigned i = 0; i < 8; i++)
-        m->flat[i] &= ~self;
-    for (unsigned i = 0; i < 64; i++)
-        m->cluster[i / 4][i % 4] &= ~self;
+}
+
+static void set_member(uint64_t *mask, uint64_t self, bool member)
+{
+    uint64_t value = member ? *mask | self : *mask & ~self;
+
+    if (value != *mask)
+        __atomic_store_n(mask, value, __ATOMIC_RELAXED);
 }
 
 /* xAPIC logical ids: flat (DFR all ones) or cluster (SDM 11.6.2.2); an x2APIC's is seen by 8-bit senders as flat. */
 static void publish_logical(struct apic_map *m, const struct vlapic *a, uint64_t self)
 {
+    bool flat = vlapic_x2apic(a) || a->dfr >> 28 == 15;
     uint32_t logical = a->ldr >> 24;
-    bool flat = a->dfr >> 28 == 15;
 
     if (vlapic_x2apic(a))
-        logical = a->apic_id < 16 ? 1u << a->apic_id : 0;
-    if (flat || vlapic_x2apic(a)) {
-        for (unsigned i = 0; i < 8; i++)
-            if (logical >> i & 1)
-                m->flat[i] |= self;
-        return;
-    }
-    for (unsigned i = 0; i < 4; i++)
-        if (logical >> i & 1)
-            m->cluster[logical >> 4][i] |= self;
+        logical = a->apic_id < 8 ? 1u << a->apic_id : 0;
+    if (!(a->apic_base & APIC_BASE_EN))
+        logical = 0;
+    for (unsigned i = 0; i < 8; i++)
+        set_member(&m->flat[i], self, flat && (logical >> i & 1));
+    for (unsigned i = 0; i < 64; i++)
+        set_member(&m->cluster[i / 4][i % 4], self, !flat && logical >> 4 == i / 4 && (logical >> i % 4 & 1));
 }
 
 void fabric_publish_apic(struct vcpu *v)
@@ -164,11 +169,8 @@ void fabric_publish_apic(struct vcpu *v)
         return;
     spin_lock(&d->map_lock);
     v->lapic_generation = a->map_generation;
-    unpublish(&d->map, 1ull << v->id, v->id);
-    if ((a->apic_base & APIC_BASE_EN) && id < 256) {
-        d->map.physical[id] = (uint8_t)v->id;
-        publish_logical(&d->map, a, 1ull << v->id);
-    }
+    publish_physical(&d->map, (uint8_t)v->id, a->apic_base & APIC_BASE_EN ? id : UINT32_MAX);
+    publish_logical(&d->map, a, 1ull << v->id);
     spin_unlock(&d->map_lock);
 }
 

@@ -15,17 +15,13 @@ static void timer_expired(struct deadline *deadline)
 /* The local APIC's next expiry as a deadline of this pCPU; one that has passed is taken at the next entry. */
 void vcpu_arm_timer(struct vcpu *v)
 {
-    uint64_t due = vlapic_deadline(&v->vlapic);
-    uint64_t host = DEADLINE_UNSET;
+    uint64_t host = vtime_host_of_tsc(&v->domain->time, vlapic_deadline(&v->vlapic));
 
-    if (due != NEVER) {
-        if (due <= vtime_tsc(&v->domain->time)) {
-            v->timer_due = true;
-            return;
-        }
-        host = vtime_host_of_tsc(&v->domain->time, due);
-    }
-    if (host != v->deadline.when)
+    if (host == v->deadline.when)
+        return;
+    if (host <= rdtsc())
+        v->timer_due = true;
+    else
         deadline_arm(&v->deadline, host);
 }
 

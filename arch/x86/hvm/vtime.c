@@ -13,13 +13,13 @@ void vtime_start(struct vtime *t)
 
 uint64_t vtime_tsc(const struct vtime *t)
 {
-    return t->stopped ? t->stopped_at : rdtsc() + t->tsc_offset;
+    return __atomic_load_n(&t->stopped, __ATOMIC_ACQUIRE) ? t->stopped_at : rdtsc() + t->tsc_offset;
 }
 
 void vtime_stop(struct vtime *t)
 {
     t->stopped_at = vtime_tsc(t);
-    t->stopped = true;
+    __atomic_store_n(&t->stopped, true, __ATOMIC_RELEASE);
 }
 
 void vtime_resume(struct vtime *t)
@@ -27,7 +27,7 @@ void vtime_resume(struct vtime *t)
     if (!t->stopped)
         return;
     t->tsc_offset = t->stopped_at - rdtsc();
-    t->stopped = false;
+    __atomic_store_n(&t->stopped, false, __ATOMIC_RELEASE); /* others read the time meanwhile */
 }
 
 uint64_t vtime_master(const struct vtime *t)
@@ -35,9 +35,10 @@ uint64_t vtime_master(const struct vtime *t)
     return muldiv_u64(vtime_tsc(t), MASTER_HZ_NUM, MASTER_HZ_DEN * tsc_hz);
 }
 
+/* What is 2^63 ticks away, a lifetime, is never: in the host's TSC it could wrap into the past. */
 uint64_t vtime_host_of_tsc(const struct vtime *t, uint64_t tsc)
 {
-    if (tsc == NEVER || t->stopped)
+    if (tsc >> 63 || t->stopped)
         return DEADLINE_UNSET;
     return tsc - t->tsc_offset;
 }

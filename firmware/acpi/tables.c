@@ -200,7 +200,7 @@ static uint64_t put_fadt(struct area *a, uint64_t facs, uint64_t dsdt)
         .pm1a_cnt = PM_BASE + 4, .pm1_cnt_len = 2, .x_pm1a_cnt = io_block(PM_BASE + 4, 2),
         .pm_tmr = PM_BASE + 8, .pm_tmr_len = 4, .x_pm_tmr = io_block(PM_BASE + 8, 4),
         .c2_latency = 0xfff, .c3_latency = 0xfff, /* neither C2 nor C3 */
-        .day_alarm = 0x0d, .century = 0x32,
+        .day_alarm = 0x0d, .month_alarm = 0x7e, .century = 0x32,
         .boot_flags = BOOT_LEGACY_DEVICES | BOOT_NO_VGA,
         .flags = FLAG_WBINVD | FLAG_PROC_C1 | FLAG_NO_SLEEP_BUTTON,
     };

@@ -539,6 +539,71 @@ static void test_day_alarm(void **state)
     assert_int_equal(s.out.line[0].rises, 1);
 }
 
+static void test_month_alarm(void **state)
+{
+    struct rtc s;
+    const struct {
+        uint8_t month, day;
+        unsigned days; /* from 14 February 2026 */
+    } cases[] = {{0x02, 0x14, 0},         {0x02, 0, 0},       {0x03, 0, 15},      {0x03, 0x31, 45},
+                 {0x01, 0x01, 321},       {0x02, 0x13, 364},  {0xff, 0x15, 1},    {0x02, 0x29, 2 * 365 + 15},
+                 {0xc0, 0x14, 0},         {0, 0x13, 27}};
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        rtc_reset(&s, 0, 0);
+        put(&s, 0, B, H24 | AIE);
+        put(&s, 0, D, cases[i].day);
+        put(&s, 0, RTC_MONTH_ALARM, cases[i].month);
+        rtc_cmos_set(&s, 5, 0x12);
+        set_time(&s, TIME(0x20, 0x26, 2, 0x14, 0x11, 0x59, 0x59)); /* a second before noon */
+        assert_int_equal(tick(rtc_deadline(&s)), (1 + cases[i].days * 86400ull) * SECOND);
+        rtc_advance(&s, rtc_deadline(&s));
+        assert_int_equal(s.out.line[0].level, 1);
+    }
+    put(&s, 0, RTC_MONTH_ALARM, 0x02); /* the longest wait, over a year that is no leap year */
+    put(&s, 0, D, 0x29);
+    get(&s, 0, C);
+    set_time(&s, TIME(0x20, 0x96, 3, 0x01, 0x11, 0x59, 0x59));
+    assert_int_equal(tick(rtc_deadline(&s)) - s.last, (1 + 2920 * 86400ull) * SECOND);
+    put(&s, 0, RTC_MONTH_ALARM, 0x13); /* no such month */
+    get(&s, 0, C);
+    assert_int_equal(rtc_deadline(&s), NEVER);
+    put(&s, 0, RTC_MONTH_ALARM, 0x04); /* no such day in it */
+    put(&s, 0, D, 0x31);
+    assert_int_equal(rtc_deadline(&s), NEVER);
+}
+
+/* Any date, valid or not, and any month and day for the alarm: as a walk day by day finds it, over nine years. */
+static void test_alarm_date_day_by_day(void **state)
+{
+    for (unsigned program = 0; program < 3000; program++) {
+        struct rtc s, walk;
+        uint64_t day, found = NEVER, deadline;
+        uint8_t date, month;
+        rtc_reset(&s, 0, below(8000000000));
+        rtc_cmos_set(&s, B, AIE | H24 | (rnd() & BINARY));
+        for (unsigned index = 6; index < 10 && program % 2; index++)
+            rtc_cmos_set(&s, index, program % 8 == 1 ? rnd() : below(0x20));
+        for (unsigned index = 1; index < 6; index += 2)
+            rtc_cmos_set(&s, index, rtc_cmos_get(&s, index - 1)); /* at this time of the day */
+        date = below(3) ? below(0x40) : below(2) ? 0 : 0x29;
+        month = below(3) ? below(0x14) : below(2) ? 0 : 2;
+        rtc_cmos_set(&s, D, date);
+        rtc_cmos_set(&s, RTC_MONTH_ALARM, month);
+        if (rtc_cmos_get(&s, 0) > 0x3a || rtc_cmos_get(&s, 2) > 0x3a || rtc_cmos_get(&s, 4) > 0x17)
+            continue; /* no number in both modes */
+        walk = s;
+        walk.cmos[B] &= ~AIE;
+        for (day = 1; day < 9 * 366 && found == NEVER; day++) {
+            rtc_advance(&walk, at(day * 86400 * SECOND));
+            if ((!date || date == walk.cmos[7]) && (!month || month == walk.cmos[8]))
+                found = day;
+        }
+        deadline = rtc_deadline(&s);
+        assert_true(found == NEVER ? deadline == NEVER || deadline > at(day * 86400 * SECOND - SECOND)
+                                   : deadline == at(found * 86400 * SECOND));
+    }
+}
+
 static void test_reset_pin(void **state)
 {
     struct rtc s;
@@ -681,6 +746,8 @@ static bool n_alarm(const struct naive *v)
         if (v->cmos[i + 1] < 0xc0 && v->cmos[i + 1] != v->cmos[i])
             return false;
     }
+    if (v->cmos[0x7e] && v->cmos[0x7e] < 0xc0 && v->cmos[0x7e] != v->cmos[8])
+        return false;
     return !(v->cmos[D] & 0x3f) || (v->cmos[D] & 0x3f) == v->cmos[7];
 }
 
@@ -753,6 +820,8 @@ static uint8_t random_byte(unsigned index, const struct naive *v)
         return below(4) ? 0x20 | below(16) : rnd();
     if (index == B)
         return below(4) ? rnd() & 0x77 : rnd();
+    if (index == RTC_MONTH_ALARM)
+        return below(2) ? v->cmos[8] : rnd();
     if (index == D)
         return below(2) ? 0 : below(2) ? v->cmos[7] : rnd();
     if ((index == 1 || index == 3 || index == 5) && below(3))
@@ -782,7 +851,7 @@ static void test_random_programs_tick_by_tick(void **state)
         for (unsigned step = 0; step < 300; step++) {
             uint64_t until = v.tick + (below(3) ? below(100) : below(60000)), now = at(until), deadline = rtc_deadline(&s);
             uint64_t rises = v.rises;
-            unsigned index = below(12) ? below(14) : below(6) ? CENTURY : below(128);
+            unsigned index = below(12) ? below(14) : below(6) ? CENTURY : below(2) ? RTC_MONTH_ALARM : below(128);
             uint8_t value = random_byte(index, &v);
             copy = s; /* save and restore */
             memset(&s, 0xa5, sizeof(s));
@@ -819,6 +888,8 @@ static void test_long_gaps_second_by_second(void **state)
             rtc_cmos_set(&s, index, v.cmos[index] = random_byte(index, &v));
         rtc_cmos_set(&s, CENTURY, v.cmos[CENTURY] = below(2) ? 0x19 + below(3) : rnd());
         rtc_cmos_set(&s, D, v.cmos[D] = random_byte(D, &v) & 0x3f);
+        if (below(4) == 0)
+            rtc_cmos_set(&s, RTC_MONTH_ALARM, v.cmos[0x7e] = below(2) ? v.cmos[8] : random_byte(8, &v));
         v.cmos[B] |= AIE;
         uint64_t deadline = rtc_deadline(&s);
         for (uint64_t n = 1; n <= seconds; n++) {
@@ -902,6 +973,8 @@ int main(void)
         cmocka_unit_test(test_periodic_phase),
         cmocka_unit_test(test_alarm),
         cmocka_unit_test(test_day_alarm),
+        cmocka_unit_test(test_month_alarm),
+        cmocka_unit_test(test_alarm_date_day_by_day),
         cmocka_unit_test(test_reset_pin),
         cmocka_unit_test(test_no_drift),
         cmocka_unit_test(test_time_goes_back),

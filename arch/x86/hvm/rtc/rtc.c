@@ -3,10 +3,10 @@
 #include "clock.h"
 #include "wide.h"
 
-/* Time, alarm and control bytes (MC146818A, address map), the century (ACPI) and the second bank. */
+/* Time, alarm and control bytes (MC146818A, address map), the century and the month's alarm (ACPI), the second bank. */
 enum {
     SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, DAY_OF_WEEK, DAY, MONTH, YEAR,
-    REG_A, REG_B, REG_C, REG_D, CENTURY = 0x32, BANK2 = 0x80
+    REG_A, REG_B, REG_C, REG_D, CENTURY = 0x32, MONTH_ALARM = RTC_MONTH_ALARM, BANK2 = 0x80
 };
 
 #define A_UIP 0x80
@@ -286,6 +286,24 @@ static uint64_t later_today(const struct moment *t, struct want h, struct want m
     return found != NEVER ? hour + found - (t->hour + 1) * 3600ull : NEVER;
 }
 
+/* Days from `t`, a day inside its month, to the first day wanted, itself included; NEVER if there is none. */
+static uint64_t days_to_date(struct moment t, struct want month, struct want day)
+{
+    uint64_t days = 0;
+
+    /* Month by month: 29 February comes round within eight years. */
+    for (unsigned i = 0; i < 128; i++) {
+        unsigned length = month_length(&t), found = next_wanted(day, t.day, length);
+
+        if (wants(month, t.month) && found <= length)
+            return days + found - t.day;
+        days += length - t.day + 1;
+        t.day = 1;
+        next_month(&t);
+    }
+    return NEVER;
+}
+
 /* Updates until the next one that matches the alarm (at least 1), or NEVER. */
 static uint64_t updates_to_alarm(const struct rtc *s)
 {
@@ -294,22 +312,19 @@ static uint64_t updates_to_alarm(const struct rtc *s)
     struct want second = {c[SECONDS_ALARM] >= WILDCARD, decode(s, c[SECONDS_ALARM])};
     struct want minute = {c[MINUTES_ALARM] >= WILDCARD, decode(s, c[MINUTES_ALARM])};
     struct want hour = {c[HOURS_ALARM] >= WILDCARD, decode_hour(s, c[HOURS_ALARM])};
-    uint8_t day_alarm = c[REG_D] & D_DAY_ALARM;
+    uint8_t day_alarm = c[REG_D] & D_DAY_ALARM, month_alarm = c[MONTH_ALARM];
     struct want day = {day_alarm == 0, decode(s, day_alarm)};
+    struct want month = {month_alarm == 0 || month_alarm >= WILDCARD, decode(s, month_alarm)};
     uint64_t midnight, distance = later_today(&t, hour, minute, second, &midnight);
-    uint64_t first = in_day(hour, minute, second, 0);
+    uint64_t first = in_day(hour, minute, second, 0), days;
 
-    if (distance != NEVER && wants(day, t.day))
+    if (distance != NEVER && wants(day, t.day) && wants(month, t.month))
         return distance;
     if (first == NEVER)
         return NEVER;
-    /* A date that does not exist ends within 33 days, and then any day of the month comes round within two months. */
-    for (unsigned i = 0; i < 128; i++) {
-        next_day(&t);
-        if (wants(day, t.day))
-            return midnight + i * 86400ull + first;
-    }
-    return NEVER;
+    next_day(&t);
+    days = days_to_date(t, month, day);
+    return days == NEVER ? NEVER : midnight + days * 86400 + first;
 }
 
 /* ---- The divider chain ---- */

@@ -9,12 +9,12 @@
  * does):
  *   0x70 index (bits 6:0) and NMI mask (bit 7), write-only: reads 0xff   0x71 data
  *   0x72 index of the second bank (bits 6:0), readable                   0x73 its data
- *   index 0-9 time, alarm and date; 0x0a-0x0d registers A-D; 0x32 century; the rest is RAM, whose contents are
- *     firmware/'s.
+ *   index 0-9 time, alarm and date; 0x0a-0x0d registers A-D; 0x32 century; 0x7e month of the alarm; the rest is RAM,
+ *     whose contents are firmware/'s.
  *
  * Features: BCD and binary, 12 and 24 hours, Gregorian calendar with century; periodic interrupt of 2 Hz to 8192 Hz;
- * alarm with wildcards (0xc0-0xff) and day-of-month alarm (register D, bits 5:0, 0 for any); update-ended interrupt;
- * UIP; SET; divider reset. Flags are set whether or not their interrupts are enabled; reading register C clears them.
+ * alarm with wildcards (0xc0-0xff), day of the month (register D, bits 5:0, 0 for any) and month; update-ended
+ * interrupt; UIP; SET; divider reset. Flags are set whether or not their interrupts are enabled; reading register C clears them.
  * All of it is computed when looked at, in bounded time however long the gap.
  *
  * Timing: per second the chain runs from 0 to 32767. UIP goes up at 0, the update begins 8 ticks (244 us) later and
@@ -38,16 +38,19 @@
  *   - Port 0x70 reads 0xff, 0x72 reads its index: test_index_ports.
  *   - VRT is 1 after power-on and stays; firmware may clear it (rtc_cmos_set), reading register D then sets it:
  *     test_vrt.
- *   - Day alarm in register D as on Intel's chips (ACPI DAY_ALRM = 0x0d), no month alarm: test_day_alarm.
+ *   - Day alarm in register D as on Intel's chips (ACPI DAY_ALRM = 0x0d), month alarm at 0x7e (MON_ALRM; 0 and
+ *     0xc0-0xff for any), where a guest that knows of neither keeps RAM: test_day_alarm, test_month_alarm.
  *
  * Documentation: Motorola MC146818A data sheet (registers A-D, update cycle, divider control, figures of periodic and
  * update timing); Intel I/O Controller Hub 10 data sheet 13.6 (ports 0x70-0x73, RTC_REGD); ACPI 6.4 4.8.2.4 (DAY_ALRM,
- * CENTURY).
+ * MON_ALRM, CENTURY).
  */
 #ifndef METRONOME_RTC_H
 #define METRONOME_RTC_H
 
 #include "device.h"
+
+#define RTC_MONTH_ALARM 0x7e /* index of the alarm's month: FADT.MON_ALRM */
 
 struct rtc {
     uint64_t last;         /* tick of 1/32768 s up to which everything is accounted for */

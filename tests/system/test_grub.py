@@ -44,9 +44,7 @@ def test_disk_menu_by_keyboard():
     put_into_disk(disk, {"/boot/test.cfg": MENU})
     with Guest("--disk", disk, "--memory", "64") as guest:
         guest.expect_screen(r"^ +GNU GRUB  version 2\.", 60)
-        screen = guest.expect_screen(r"\*metronome: first").string
-        if not re.search(r"Linux *\n.*metronome: first *\n.*metronome: second", screen, re.S):
-            raise Failure("the menu's entries are not there")
+        guest.expect_screen(r"Linux *\n(.*\n)*.*\*metronome: first *\n.*metronome: second")
         guest.qmp.key("down")
         guest.expect_screen(r"\*metronome: second")
         guest.qmp.key("up")

@@ -573,6 +573,8 @@ static void test_check_rejects(void **state)
     }
     BAD(s.zero[1] = 1);
     BAD(s.hold_shift[3] = VIOAPIC_HOLD_DOUBLINGS + 1);
+    BAD(s.held_mask = 2; s.hold_until[1] = 9); /* an edge pin */
+    BAD(s.out.message.delivery = 8);
     BAD(s.remote_irr = 0; s.held_mask = 8; s.hold_until[3] = 9); /* held off at its first re-fire */
     BAD(s.vector_pins[0x33] |= 16); /* an edge pin */
     BAD(s.lines = 0; s.refires[3] = 1); /* a run of re-fires of a line that is not asserted */

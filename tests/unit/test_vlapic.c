@@ -649,6 +649,7 @@ static void check_refuses(void **state)
     REFUSED(s.lvt[LVT_TIMER] |= 0x100);
     REFUSED(s.lvt[LVT_LINT1] |= LVT_REMOTE_IRR);
     REFUSED(s.lvt[LVT_LINT0] = LVT_REMOTE_IRR | 0x40);
+    REFUSED(s.lvt[LVT_LINT0] = LVT_REMOTE_IRR | LVT_LEVEL | 0x440); /* an NMI has none */
     REFUSED(s.lvt[LVT_TIMER] |= 0x60000); /* counting in the reserved mode */
     REFUSED(s.tsc_deadline = 1);          /* armed in periodic mode */
     REFUSED(s.tmict = 0);                 /* counting from 0: a period of 0 */
@@ -675,6 +676,7 @@ static void check_refuses(void **state)
     REFUSED(s.lvt[LVT_LINT1] ^= 0x1000);
     enabled(&good, 0, false);
     REFUSED(s.icr_dest = 0x100);
+    REFUSED(s.xapic_id = 0x100);
     wr(&good, 0, TIMER, 0x40030);
     vlapic_msr_write(&good, 0, MSR_TSC_DEADLINE, 500);
     assert_sane(&good);

@@ -384,6 +384,24 @@ static void deadline_follows_tsc_adjust(void **state)
 }
 
 /* Counting modes count real ticks, whatever the guest does to its TSC. */
+/* The slow part of vlapic_advance() may be called at any time: before the expiry it does nothing. */
+static void expiring_early_does_nothing(void **state)
+{
+    struct vlapic s, before;
+    UNUSED(state);
+    enabled(&s, 0, false);
+    for (unsigned armed = 0; armed < 2; armed++) {
+        before = s;
+        vlapic_timer_expire(&s, armed ? 99 : UINT64_MAX);
+        assert_memory_equal(&s, &before, sizeof(s));
+        wr(&s, 0, TIMER, 0x30);
+        wr(&s, 0, DCR, 0xb); /* by 1 */
+        wr(&s, 0, TMICT, 100);
+    }
+    vlapic_timer_expire(&s, 100);
+    assert_int_equal(vlapic_highest_irr(&s), 0x30);
+}
+
 static void counting_ignores_tsc_adjust(void **state)
 {
     struct vlapic s;
@@ -478,6 +496,7 @@ int main(void)
         cmocka_unit_test(deadline_fires_once),
         cmocka_unit_test(deadline_follows_tsc_adjust),
         cmocka_unit_test(counting_ignores_tsc_adjust),
+        cmocka_unit_test(expiring_early_does_nothing),
         cmocka_unit_test(current_count_never_divides_by_zero),
         cmocka_unit_test(time_may_go_backwards),
         cmocka_unit_test(largest_count),

@@ -856,6 +856,15 @@ static void test_check_refuses_counters(void **state)
     good = pit;
     REFUSED(pit.out.line[0].level = 0);
     REFUSED(pit.out.line[0].level = 0; pit.channel[0].done = 1);
+    out(3, 0x34); /* waits for its count with OUT high */
+    good = pit;
+    REFUSED(pit.out.line[0].level = 0);
+    program(0, 1, false, 100); /* triggered: OUT is low until the count is over */
+    vpit_set_line(&pit, now, 0, false);
+    vpit_set_line(&pit, now, 0, true);
+    clocks(5);
+    good = pit;
+    REFUSED(pit.out.line[0].level = 1);
 }
 #undef REFUSED
 

@@ -68,7 +68,7 @@ enum exit_action exit_hlt(struct vcpu *v)
     if (!exit_skip(v))
         return EXIT_RESUME;
     vcpu_drain(v);
-    if (inject_pending(v))
+    if (inject_pending(v) || (v->emu.regs.rflags & RFLAGS_TF)) /* a single step ends it as well */
         return EXIT_RESUME;
     v->halted = true;
     sched_block(v, VCPU_IDLE);
@@ -184,6 +184,11 @@ enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present
     if (!present && !io_is_ours(v, gpa) && domain_ram(v->domain, gpa, write)) {
         count_exit(v, METRONOME_EXIT_NPF);
         return EXIT_RESUME;
+    }
+    if (v->event_pending) { /* it is not the instruction at RIP that accesses it */
+        exit_crash(v, "event %u cannot be delivered: its stack or tables at %#llx are no memory", v->event_vector,
+                   (unsigned long long)gpa);
+        return EXIT_LEAVE;
     }
     v->emu.budget = request ? BUDGET_REQUEST : BUDGET_OWN;
     return exit_emulate(v);

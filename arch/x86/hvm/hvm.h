@@ -157,7 +157,7 @@ struct vcpu {
 
     /* Events on their way in (inject.c). */
     unsigned nmi_pending;
-    bool nmi_blocked, extint_pending, stepping;
+    bool nmi_blocked, extint_pending;
     bool event_pending;           /* an exception, or an event whose delivery an exit interrupted */
     uint8_t event_vector, event_type;
     bool event_has_error;

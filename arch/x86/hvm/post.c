@@ -70,7 +70,7 @@ static void do_init(struct vcpu *v, uint64_t now)
     vendor->vcpu_reset(v, false, 0);
     v->emu.regs.cpl = 0;
     ioreq_cancel(v);
-    v->event_pending = v->nmi_blocked = v->extint_pending = v->halted = v->stepping = false;
+    v->event_pending = v->nmi_blocked = v->extint_pending = v->halted = false;
     v->nmi_pending = 0;
     vcpu_arm_timer(v);
 }

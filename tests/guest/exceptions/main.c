@@ -141,6 +141,8 @@ static void test_single_step(void)
     STEP("an emulated write", "mov %%eax, (%%rdi)", 0, 0, WINDOW);
     STEP("IN", "inb $0x61, %%al", 0, 0, 0ul);
     STEP("OUT", "outb %%al, $0x80", 0, 0, 0ul);
+    if (!differs_on_qemu("single step over HLT", "it halts"))
+        STEP("HLT", "hlt", 0, 0, 0ul);
     on_vector(DB, NULL);
 }
 
@@ -174,6 +176,29 @@ static void test_shadow(void)
     SHADOW("RDMSR", "rdmsr", 0, 0x1b, 0ul);
 }
 
+static uint64_t fault_flags;
+uint64_t fault_behind;
+static void on_fault(struct frame *f)
+{
+    fault_flags = f->rflags;
+    f->rip = fault_behind;
+}
+
+/* How the hypervisor waits for the shadow's end is nothing that a fault in it shows. */
+static void test_fault_in_shadow(void)
+{
+    on_vector(PF, on_fault);
+    on_vector(0x61, on_shadow);
+    map(1, 0);
+    shadow_rip = 0;
+    apic_icr(0, 0x40000 | 0x61);
+    __asm__ volatile("movq $775f, fault_behind\n\tsti\n\tmov (%0), %%eax\n\t775: nop; nop; cli" : : "r"(WINDOW + 0x1000) : "rax", "memory", "cc");
+    check(!(fault_flags & 0x100), "a fault in STI's shadow shows no TF", "flags 0x%lx", fault_flags);
+    check(shadow_rip != 0, "and the interrupt comes", "%s", "it does not");
+    on_vector(PF, NULL);
+    on_vector(0x61, NULL);
+}
+
 /* A fault whose handler's gate is not present: #NP while delivering #GP is #DF. */
 static void test_double_fault(void)
 {
@@ -202,9 +227,10 @@ static void test_double_fault(void)
 }
 
 static volatile unsigned nmis, nested;
+static volatile bool ahead_of_iret;
 static void on_nmi(struct frame *f)
 {
-    (void)f;
+    ahead_of_iret = *(const uint16_t *)f->rip == 0xcf48; /* IRETQ */
     if (++nmis == 1) {
         apic_icr(0, 0x4400); /* another one, which must wait for IRET */
         for (volatile unsigned i = 0; i < 1000; i++)
@@ -222,6 +248,7 @@ static void test_nmi(void)
         pause();
     check(nested == 1, "an NMI waits until the handler of the one before returns", "%u came", nested);
     check(nmis == 2, "and then comes", "%u came", nmis);
+    check(!ahead_of_iret, "behind its IRET", "ahead of it: on the same stack of the IST it would destroy the first one's frame");
     on_vector(NMI, NULL);
 }
 
@@ -235,6 +262,7 @@ void guest_main(void)
     test_emulated();
     test_single_step();
     test_shadow();
+    test_fault_in_shadow();
     test_double_fault();
     test_nmi();
 }

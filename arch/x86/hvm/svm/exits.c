@@ -3,33 +3,39 @@
  */
 #include "svm/svm.h"
 
-#define RFLAGS_TF (1ull << 8)
 #define DR6_BS (1ull << 14)
 
+/* #BP and #OF stay the guest's: their exits would come before the instruction, not behind it. */
 void svm_step(struct vcpu *v)
 {
     struct vmcb *c = vmcb_of(v);
 
-    if (v->stepping)
-        return;
-    v->stepping = true;
-    v->vendor->stepping_tf = c->rflags & RFLAGS_TF;
+    v->vendor->stepping = true;
+    v->vendor->step_tf = c->rflags & RFLAGS_TF;
+    v->vendor->step_bs = c->dr6 & DR6_BS;
     c->rflags |= RFLAGS_TF;
+    c->dr6 &= ~DR6_BS;
+    c->intercept_exceptions = ~(1u << 3 | 1u << 4);
 }
 
-/* Any exit ends a step; a #DB that only the step caused is swallowed. */
+/* Any exit ends a step. True: its #DB was only the step's. */
 static bool end_step(struct vcpu *v)
 {
+    struct vendor_state *s = v->vendor;
     struct vmcb *c = vmcb_of(v);
+    bool done = (uint32_t)c->exitcode == VMEXIT_EXCEPTION + 1 && (c->dr6 & DR6_BS);
 
-    v->stepping = false;
-    if (v->vendor->stepping_tf)
-        return false;
-    v->emu.regs.rflags &= ~RFLAGS_TF;
-    if ((uint32_t)c->exitcode != VMEXIT_EXCEPTION + 1 || !(c->dr6 & DR6_BS))
-        return false;
-    c->dr6 &= ~DR6_BS;
-    return true;
+    if (done && s->over_iret)
+        v->nmi_blocked = false; /* and TF is what it took from its frame */
+    else if (!s->step_tf)
+        v->emu.regs.rflags &= ~RFLAGS_TF;
+    if (!s->step_tf)
+        c->dr6 &= ~DR6_BS;
+    if (s->step_bs)
+        c->dr6 |= DR6_BS;
+    c->intercept_exceptions = EXCEPTIONS;
+    s->stepping = s->over_iret = false;
+    return done && !s->step_tf;
 }
 
 static enum exit_action on_interrupt(struct vcpu *v)
@@ -86,14 +92,14 @@ static enum exit_action on_npf(struct vcpu *v)
 static enum exit_action on_iret(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_INSTRUCTION);
-    v->nmi_blocked = false; /* the next NMI may come one instruction early: ahead of this IRET, not behind it */
+    v->vendor->over_iret = true; /* NMIs come again behind it: it is stepped over */
     return EXIT_RESUME;
 }
 
-/* Exceptions that are intercepted only to break endless loops go back to the guest. */
+/* Exceptions that are intercepted only to break endless loops, or in a step, go back to the guest. */
 static enum exit_action on_exception(struct vcpu *v)
 {
-    const struct vmcb *c = vmcb_of(v);
+    struct vmcb *c = vmcb_of(v);
     uint8_t vector = (uint8_t)(c->exitcode - VMEXIT_EXCEPTION);
 
     count_exit(v, METRONOME_EXIT_EXCEPTION);
@@ -101,7 +107,9 @@ static enum exit_action on_exception(struct vcpu *v)
         exit_crash(v, "machine check");
         return EXIT_LEAVE;
     }
-    inject_exception(v, vector, vector == 17, (uint32_t)c->exitinfo1);
+    if (vector == 14)
+        c->cr2 = c->exitinfo2;
+    inject_exception(v, vector, WITH_ERROR_CODE >> vector & 1, (uint32_t)c->exitinfo1);
     return EXIT_RESUME;
 }
 
@@ -216,7 +224,7 @@ static enum exit_action on_rdpmc(struct vcpu *v)
 
 static enum exit_action (*const handlers[0x90])(struct vcpu *v) = {
     [VMEXIT_CR_WRITE + 4] = on_cr4_write, [VMEXIT_CR_WRITE + 8] = on_cr8_write,
-    [VMEXIT_EXCEPTION + 1] = on_exception, [VMEXIT_EXCEPTION + 17] = on_exception, [VMEXIT_EXCEPTION + 18] = on_exception,
+    [VMEXIT_EXCEPTION ... VMEXIT_EXCEPTION + 31] = on_exception,
     [VMEXIT_INTR] = on_interrupt, [VMEXIT_NMI] = on_nmi, [VMEXIT_SMI] = on_interrupt, [VMEXIT_INIT] = on_interrupt,
     [VMEXIT_VINTR] = on_window, [VMEXIT_RDPMC] = on_rdpmc, [VMEXIT_CPUID] = exit_cpuid, [VMEXIT_IRET] = on_iret,
     [VMEXIT_INVD] = on_cache_flush, [VMEXIT_PAUSE] = on_pause, [VMEXIT_HLT] = exit_hlt, [VMEXIT_INVLPGA] = on_undefined,
@@ -248,19 +256,27 @@ static void trap_step(struct vcpu *v, uint64_t rip)
     inject_exception(v, 1, false, 0);
 }
 
-enum exit_action svm_exit(struct vcpu *v)
+static enum exit_action with_step(struct vcpu *v, enum exit_action (*what)(struct vcpu *v))
 {
-    enum exit_action action;
     uint64_t rip = v->emu.regs.rip;
-    bool step;
+    bool step = v->emu.regs.rflags & RFLAGS_TF;
+    enum exit_action action = what(v);
 
-    if (v->stepping && end_step(v)) {
-        count_exit(v, METRONOME_EXIT_WINDOW);
-        return EXIT_RESUME;
-    }
-    step = v->emu.regs.rflags & RFLAGS_TF;
-    action = handle(v);
     if (step)
         trap_step(v, rip);
     return action;
+}
+
+enum exit_action svm_exit(struct vcpu *v)
+{
+    if (v->vendor->stepping && end_step(v)) {
+        count_exit(v, METRONOME_EXIT_WINDOW);
+        return EXIT_RESUME;
+    }
+    return with_step(v, handle);
+}
+
+enum exit_action svm_again(struct vcpu *v)
+{
+    return with_step(v, exit_emulate);
 }

@@ -94,7 +94,7 @@ static void fill_controls(struct vcpu *v)
     struct vmcb *c = vmcb_of(v);
 
     c->intercept_cr_write = 1u << 4;
-    c->intercept_exceptions = 1u << 1 | 1u << 17 | 1u << 18; /* #DB and #AC could loop for ever in delivery; #MC is ours */
+    c->intercept_exceptions = EXCEPTIONS;
     c->intercept1 = I1_INTR | I1_NMI | I1_SMI | I1_INIT | I1_RDPMC | I1_CPUID | I1_INVD | I1_PAUSE | I1_HLT | I1_INVLPGA |
                     I1_IOIO | I1_MSR | I1_SHUTDOWN;
     c->intercept2 = I2_VMRUN | I2_VMMCALL | I2_VMLOAD | I2_VMSAVE | I2_STGI | I2_CLGI | I2_SKINIT | I2_WBINVD | I2_MONITOR |
@@ -191,6 +191,8 @@ static void svm_vcpu_reset(struct vcpu *v, bool sipi, uint8_t vector)
     c->star = c->lstar = c->cstar = c->sfmask = c->kernel_gs_base = 0;
     c->sysenter_cs = c->sysenter_esp = c->sysenter_eip = 0;
     c->interrupt_shadow = c->eventinj = 0;
+    c->intercept_exceptions = EXCEPTIONS;
+    v->vendor->stepping = v->vendor->over_iret = false;
     v->vendor->lme_hidden = false;
     v->vendor->flush = true;
     memset(v->emu.regs.gpr, 0, sizeof(v->emu.regs.gpr));
@@ -269,6 +271,28 @@ void svm_load_regs(struct vcpu *v)
 
 /* ---- Entering ---- */
 
+/* Asks the hardware for the exits that what waits needs. */
+static void ask(struct vcpu *v, int want)
+{
+    struct vmcb *c = vmcb_of(v);
+    bool over_iret = v->vendor->over_iret;
+
+    /* Real hardware loads the shadow at VMRUN, so the window opens behind it. */
+    if ((want & WANT_STEP) && !cpu_features.on_tcg)
+        want |= WANT_WINDOW;
+    if (over_iret || ((want & WANT_STEP) && cpu_features.on_tcg))
+        svm_step(v);
+    c->v_irq = (want & WANT_WINDOW) ? V_IRQ : 0;
+    c->v_control = V_PRIORITY_MAX | V_IGNORE_TPR;
+    c->intercept1 = (c->intercept1 & ~(I1_VINTR | I1_IRET)) | ((want & WANT_WINDOW) ? I1_VINTR : 0) |
+                    (v->nmi_blocked && !over_iret ? I1_IRET : 0);
+    /* CR8 exits only while its value decides over a request; on TCG also while V_IRQ is set, or QEMU aborts. */
+    if ((want & WANT_TPR) || ((want & WANT_WINDOW) && cpu_features.on_tcg))
+        c->intercept_cr_write |= 1u << 8;
+    else
+        c->intercept_cr_write &= (uint16_t)~(1u << 8);
+}
+
 static void inject(struct vcpu *v)
 {
     struct vmcb *c = vmcb_of(v);
@@ -279,19 +303,9 @@ static void inject(struct vcpu *v)
     c->eventinj = !i.valid ? 0
                            : i.vector | (uint64_t)i.type << 8 | EVENT_VALID | (i.has_error ? EVENT_HAS_ERROR : 0) |
                                  (uint64_t)i.error << 32;
-    if ((want & WANT_STEP) && !cpu_features.on_tcg)
-        want |= WANT_WINDOW; /* real hardware loads the shadow at VMRUN, so the window opens behind it */
-    else if (want & WANT_STEP)
-        svm_step(v);
-    c->v_irq = (want & WANT_WINDOW) ? V_IRQ : 0;
-    c->v_control = V_PRIORITY_MAX | V_IGNORE_TPR;
-    c->intercept1 = (c->intercept1 & ~(I1_VINTR | I1_IRET)) | ((want & WANT_WINDOW) ? I1_VINTR : 0) |
-                    (v->nmi_blocked ? I1_IRET : 0);
-    /* CR8 exits only while its value decides over a request; on TCG also while V_IRQ is set, or QEMU aborts. */
-    if ((want & WANT_TPR) || ((want & WANT_WINDOW) && cpu_features.on_tcg))
-        c->intercept_cr_write |= 1u << 8;
-    else
-        c->intercept_cr_write &= (uint16_t)~(1u << 8);
+    if (i.valid)
+        v->vendor->over_iret = false; /* the event's handler comes before the IRET, which then exits again */
+    ask(v, want);
 }
 
 static void before_entry(struct vcpu *v)
@@ -341,7 +355,7 @@ static void svm_run(struct vcpu *v)
     __atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);
     if (v->io.again) {
         v->io.again = false;
-        if (exit_emulate(v) == EXIT_LEAVE)
+        if (svm_again(v) == EXIT_LEAVE)
             goto out;
     }
     while (vcpu_prepare(v)) {

@@ -12,7 +12,9 @@ struct vendor_state {
     struct vmcb *vmcb;
     uint64_t vmcb_physical;
     bool lme_hidden;     /* EFER.LME that the guest has set is kept from the VMCB until CR4.PAE is (quirk of TCG) */
-    bool stepping_tf;    /* the guest's own TF while we step */
+    bool stepping;       /* one instruction, then an exit: TF, DR6.BS and the exception intercepts are ours */
+    bool step_tf, step_bs; /* the guest's own TF and DR6.BS meanwhile */
+    bool over_iret;      /* the instruction is the IRET that ends an NMI's handler */
     bool flush;          /* its translations on this pCPU are stale */
 };
 
@@ -28,7 +30,12 @@ void svm_enter(uint64_t gpr[16], uint64_t vmcb);
 bool svm_set_efer(struct vcpu *v, uint64_t value);
 uint64_t svm_get_efer(const struct vcpu *v);
 void svm_load_regs(struct vcpu *v);
-/* Makes the guest exit after one instruction; where the CPU cannot hold an interrupt shadow for us. */
+/* Makes the guest exit after one instruction, or in the fault that it raises. */
 void svm_step(struct vcpu *v);
+/* Continues the instruction whose device access has been answered. */
+enum exit_action svm_again(struct vcpu *v);
+
+/* #DB and #AC could loop for ever in delivery; #MC is ours. */
+#define EXCEPTIONS (1u << 1 | 1u << 17 | 1u << 18)
 
 #endif

@@ -93,6 +93,7 @@ enum {
 /* EVENTINJ and EXITINTINFO (APM 2 15.20). */
 #define EVENT_VALID (1ull << 31)
 #define EVENT_HAS_ERROR (1ull << 11)
+#define WITH_ERROR_CODE (1u << 8 | 0x1fu << 10 | 1u << 17 | 1u << 21 | 1u << 29 | 1u << 30) /* exceptions (APM 2 table 8-1) */
 
 enum {
     VMEXIT_CR_READ = 0x00, VMEXIT_CR_WRITE = 0x10, VMEXIT_EXCEPTION = 0x40, VMEXIT_INTR = 0x60, VMEXIT_NMI = 0x61,

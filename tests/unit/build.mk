@@ -35,6 +35,12 @@ $(B)/unit/test_advisories_core: $(CORE_OBJ)
 $(B)/unit/test_advisories_core: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
 LIBS_test_advisories_core := $(CORE_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
 
+# With the pCPUs' loop (which the test includes), vCPUs and domains as well.
+STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/vcpu mm/p2m)
+$(B)/unit/test_states: $(STATES_OBJ) arch/x86/hvm/hvm.c
+$(B)/unit/test_states: private UNIT_CFLAGS += -include tests/unit/core_cpu.h -Wno-builtin-declaration-mismatch
+LIBS_test_states := $(STATES_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
+
 .PHONY: unit
 unit: $(UNIT_TESTS)
 	@for t in $(UNIT_TESTS); do echo "== $$t"; $$t || exit 1; done

@@ -10,4 +10,18 @@
 extern __thread struct pcpu *test_cpu;
 #define this_cpu() (test_cpu)
 
+/* What a process may not do. */
+void test_window(void);
+void test_halt(void);
+#define sti_nop_cli() test_window()
+#define sti_hlt_cli() test_halt()
+#define read_dr0() 0
+#define read_dr1() 0
+#define read_dr2() 0
+#define read_dr3() 0
+#define write_dr0(v) ((void)(v))
+#define write_dr1(v) ((void)(v))
+#define write_dr2(v) ((void)(v))
+#define write_dr3(v) ((void)(v))
+
 #endif

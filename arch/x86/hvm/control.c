@@ -250,20 +250,6 @@ static void control_rung(void *argument)
     this_hvm()->attention |= ATTENTION_CONTROL;
 }
 
-/* A slot's doorbell is served on its domain's home pCPU; it rings on CPU 0. */
-static void slot_rung(void *argument)
-{
-    struct slot *s = argument;
-    struct domain *d = s->domain;
-
-    if (!d)
-        return;
-    s->rung = true;
-    for (unsigned i = 0; i < pcpu_count; i++)
-        if (i == d->home || hvm_pcpus[i]->io_waiting)
-            hvm_attention(i, ATTENTION_SLOTS);
-}
-
 struct found {
     struct pci_address address;
     uint64_t registers, memory, size;

@@ -37,7 +37,67 @@ static void drive(struct domain *d, uint64_t now, unsigned gsi, unsigned source,
         set_pin(d, now, gsi, *sources != 0);
 }
 
-/* Carries a model's line to a pin. Of several edges since the last look one can still reach the pin. */
+static void pulse(struct domain *d, uint64_t now, unsigned source, unsigned gsi, bool level)
+{
+    d->chipset.ledger[source].delivered++;
+    drive(d, now, gsi, source, false);
+    drive(d, now, gsi, source, true);
+    drive(d, now, gsi, source, level);
+}
+
+/*
+ * Of several edges since the last look one can still reach the pin. The PIT's others are owed and follow in a burst, each
+ * when the guest has taken the one before: systems that count ticks lose none to a vCPU that ran late, and one that tries
+ * out its timer for some ticks (Linux's check_timer) finds them all. More than OWED_MAX are not worth having.
+ */
+#define OWED_MAX 1000u
+
+static void book(struct ledger *l, unsigned source, uint64_t edges)
+{
+    uint64_t room = source == SOURCE_PIT ? OWED_MAX - l->owed : 0;
+    uint64_t owed = edges - 1 < room ? edges - 1 : room;
+
+    l->due += edges;
+    l->owed += owed;
+    l->collapsed += edges - 1 - owed;
+}
+
+static void repay(struct domain *d, uint64_t now)
+{
+    struct chipset *c = &d->chipset;
+    struct ledger *l = &c->ledger[SOURCE_PIT];
+
+    if (l->owed && !hpet_legacy(&c->hpet)) {
+        l->owed--;
+        pulse(d, now, SOURCE_PIT, 0, c->vpit.out.line[0].level);
+    }
+}
+
+void chipset_acknowledged(struct domain *d, uint8_t vector)
+{
+    struct chipset *c = &d->chipset;
+
+    if (!c->ledger[SOURCE_PIT].owed || (uint8_t)c->vioapic.entry[pin_of(0)] != vector)
+        return;
+    spin_lock(&c->lock);
+    repay(d, vtime_master(&d->time));
+    chipset_update(d, vtime_master(&d->time));
+    spin_unlock(&c->lock);
+}
+
+/* A new count or mode of channel 0 starts a new timer: the old one's ticks are owed no more. Latch commands are reads. */
+void chipset_pit_written(struct chipset *c, unsigned offset, uint64_t value)
+{
+    struct ledger *l = &c->ledger[SOURCE_PIT];
+    bool control = offset == 3 && (value & 0xc0) == 0 && (value & 0x30) != 0;
+
+    if (offset != 0 && !control)
+        return;
+    l->collapsed += l->owed;
+    l->owed = 0;
+}
+
+/* Carries a model's line to a pin. */
 static void follow(struct domain *d, uint64_t now, unsigned source, unsigned gsi, const struct line *line)
 {
     struct chipset *c = &d->chipset;
@@ -45,13 +105,11 @@ static void follow(struct domain *d, uint64_t now, unsigned source, unsigned gsi
 
     if (edges) {
         c->rises_seen[source] = line->rises;
-        c->ledger[source].due += edges;
-        c->ledger[source].delivered++;
-        c->ledger[source].collapsed += edges - 1;
-        drive(d, now, gsi, source, false);
-        drive(d, now, gsi, source, true);
+        book(&c->ledger[source], source, edges);
+        pulse(d, now, source, gsi, line->level);
+    } else {
+        drive(d, now, gsi, source, line->level);
     }
-    drive(d, now, gsi, source, line->level);
 }
 
 static unsigned hpet_gsi(const struct hpet *h, unsigned timer)
@@ -207,6 +265,8 @@ int chipset_intack(struct domain *d)
         uint64_t now = vtime_master(&d->time);
 
         vector = vpic_intack(&c->vpic, now);
+        if (vector == (c->vpic.chip[0].icw2 & 0xf8))
+            repay(d, now);
         chipset_update(d, now);
     }
     spin_unlock(&c->lock);

@@ -58,9 +58,11 @@ enum {
 #define SCI_GSI 9u
 #define MSR_TSC_AUX 0xc0000103u
 
-/* A tick source's ledger: every rising edge that was due, and how it reached the pin. */
+/* A tick source's ledger: every rising edge that was due, and how it reached the pin.
+ * due = delivered + collapsed + owed. */
 struct ledger {
     uint64_t due, delivered, collapsed;
+    uint64_t owed; /* still to come, each after the one before has been acknowledged */
 };
 
 /* The domain's devices that all its vCPUs share, under one lock. */
@@ -313,6 +315,8 @@ void chipset_set_intx(struct domain *d, unsigned device, unsigned pin, bool leve
 void chipset_set_link(struct domain *d, unsigned link, unsigned irq);
 void chipset_set_sci(struct domain *d, bool level);
 void chipset_set_pm_base(struct domain *d);
+void chipset_acknowledged(struct domain *d, uint8_t vector); /* a vCPU has taken a vector that an I/O APIC pin sent */
+void chipset_pit_written(struct chipset *c, unsigned offset, uint64_t value);
 int chipset_intack(struct domain *d);                 /* takes the lock; the PIC's vector, or -1 if INT is low */
 void fabric_message(struct domain *d, struct bus_message m, enum metronome_inject_source source);
 void fabric_publish_apic(struct vcpu *v);
@@ -438,7 +442,8 @@ void control_failed(const char *why);
 void control_message(struct slot *s, const char *text);
 void control_ended(struct domain *d);
 void slot_ring(struct slot *s);                       /* the doorbell to dom0 */
-void slot_service(struct domain *d);                  /* doorbell from dom0: commands and answers */
+void slot_rung(void *slot);                           /* the doorbell from dom0: an interrupt handler */
+void slot_service(struct domain *d);                  /* what it is for: commands, or typed bytes */
 bool slot_drain_commands(struct domain *d);           /* a bounded part of them; true: there are no more */
 void slot_look(struct domain *d);                     /* as a doorbell that may have been spared while a pCPU polled */
 void slot_set_waits(struct slot *s, bool waits);      /* must dom0 ring, or does a pCPU poll? */

@@ -88,6 +88,8 @@ static struct injection take_interrupt(struct vcpu *v)
         i.valid = true;
         i.vector = (uint8_t)vlapic_ack(&v->vlapic, 0);
         v->counts.injected[v->posted.source[i.vector]]++;
+        if (v->posted.source[i.vector] == METRONOME_INJECT_IOAPIC)
+            chipset_acknowledged(v->domain, i.vector);
     }
     return i;
 }

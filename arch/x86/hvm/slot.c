@@ -282,6 +282,20 @@ bool slot_drain_commands(struct domain *d)
     return !more;
 }
 
+/* It rings on CPU 0 and is served on the domain's home pCPU; answers, where vCPUs wait for them. */
+void slot_rung(void *slot)
+{
+    struct slot *s = slot;
+    struct domain *d = s->domain;
+
+    if (!d)
+        return;
+    s->rung = true;
+    for (unsigned i = 0; i < pcpu_count; i++)
+        if (i == d->home || hvm_pcpus[i]->io_waiting)
+            hvm_attention(i, ATTENTION_SLOTS);
+}
+
 /* The home drains the ring; a vCPU whose answer is in is looked at where it lives. */
 void slot_look(struct domain *d)
 {

@@ -179,12 +179,13 @@ static void note_refire(struct vioapic *s, uint64_t now, unsigned pin)
     } else if (s->refires[pin] < VIOAPIC_STORM_RUN) {
         s->refires[pin]++;
     } else {
-        uint64_t hold = (uint64_t)VIOAPIC_HOLD_MIN << s->hold_shift[pin];
+        unsigned shift = s->hold_shift[pin]; /* a copy, so that Eva sees that it stays in bounds */
+        uint64_t hold = (uint64_t)VIOAPIC_HOLD_MIN << shift;
         s->storms++;
         s->held_mask |= pin_bit(pin);
         s->hold_until[pin] = now < NEVER - 1 - hold ? now + hold : NEVER - 1;
-        if (s->hold_shift[pin] < VIOAPIC_HOLD_DOUBLINGS)
-            s->hold_shift[pin]++;
+        if (shift < VIOAPIC_HOLD_DOUBLINGS)
+            s->hold_shift[pin] = (uint8_t)(shift + 1);
     }
 }
 

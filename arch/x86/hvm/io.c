@@ -157,15 +157,18 @@ static void snoop_pci_config(struct domain *d, uint16_t port, unsigned size, uin
     spin_unlock(&c->lock);
 }
 
+#define PM_CONTROL_BYTES 2u
+#define PM_CONTROL_SLP_EN 0x2000u
+
 /* PM1a_CNT without device model: SCI_EN is always set, and S5 ends the domain (ACPI 4.8.3.2; _S5 says SLP_TYP 0). */
 static void pm_control(struct domain *d, unsigned offset, unsigned size, bool write, uint64_t *value)
 {
-    uint64_t at = write ? *value << 8 * offset : 0;
-
-    if (at & 0x2000)
-        domain_end(d, METRONOME_END_POWEROFF, 0, "powered off");
-    if (!write)
+    if (offset + size > PM_CONTROL_BYTES) /* across its edge: reaches no device */
+        *value = all_ones(size);
+    else if (!write)
         *value = 1ull >> 8 * offset & all_ones(size);
+    else if (*value << 8 * offset & PM_CONTROL_SLP_EN)
+        domain_end(d, METRONOME_END_POWEROFF, 0, "powered off");
 }
 
 static bool resets(uint16_t port, uint64_t value)

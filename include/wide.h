@@ -20,7 +20,7 @@ static inline struct u128 mul_u64_split(uint64_t a, uint64_t b)
     uint64_t al = (uint32_t)a, ah = a >> 32, bl = (uint32_t)b, bh = b >> 32;
     uint64_t ll = al * bl, lh = al * bh, hl = ah * bl;
     uint64_t mid = (ll >> 32) + (uint32_t)lh + (uint32_t)hl;
-    struct u128 r = {ah * bh + (lh >> 32) + (hl >> 32) + (mid >> 32), (mid << 32) | (uint32_t)ll};
+    struct u128 r = {ah * bh + (lh >> 32) + (hl >> 32) + (mid >> 32), (uint64_t)(uint32_t)mid << 32 | (uint32_t)ll};
     return r;
 }
 

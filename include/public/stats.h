@@ -52,8 +52,7 @@ enum metronome_inject_source { METRONOME_INJECT_SOURCES(X) METRONOME_INJECT_COUN
 struct metronome_stats {
     uint64_t exits[32];    /* by enum metronome_exit_reason */
     uint64_t injected[16]; /* by enum metronome_inject_source */
-    uint64_t guest_ticks;  /* TSC ticks spent inside the guest */
-    uint64_t zero[15];
+    uint64_t zero[16];
 };
 METRONOME_ABI_SIZE(struct metronome_stats, 512);
 

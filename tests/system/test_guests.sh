@@ -17,7 +17,7 @@ guest() {
     # shellcheck disable=SC2086
     timeout 1200 qemu-system-x86_64 -accel tcg -cpu max -m 512 -nodefaults -display none -no-reboot -serial stdio \
         -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$build/metronome.elf" $arguments \
-        -initrd "$build/guest/$name.elf $*" -append "exit=0xf4" </dev/null 2>&1 | tr -d '\r' >"$output"
+        -initrd "$build/guest/$name.elf $*" -append "exit=0xf4 vcpus=${vcpus[$name]:-1}" </dev/null 2>&1 | tr -d '\r' >"$output"
     echo "# $name $*"
     cat "$output"
     if grep -qaE "$end" "$output"; then
@@ -28,6 +28,7 @@ guest() {
     rm -f "$output"
 }
 
+declare -A vcpus=([share]=2)
 done='^guest: [0-9]+ passed, 0 failed$'
 triple='^domain 0 \(module\): triple fault of vCPU 0'
 # name      ; lengths         ; QEMU arguments ; words ; line at the end
@@ -39,6 +40,7 @@ emulate     ; test            ;                ; shapes=30       ; $done
 emulate     ; long            ;                ; shapes=1000     ; $done
 cpuid       ; check test long ;                ;                 ; $done
 exceptions  ; check test long ;                ;                 ; $done
+share       ; check test long ;                ;                 ; $done
 hostile     ; check test      ;                ;                 ; $done
 hostile     ; long            ;                ; rounds=1000000  ; $done
 triplefault ; check test long ;                ;                 ; $triple

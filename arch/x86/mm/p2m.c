@@ -76,14 +76,16 @@ void p2m_destroy(struct p2m *p)
 static bool split(struct p2m *p, uint64_t *entry)
 {
     uint64_t *table = new_table(p);
-    uint64_t leaf = *entry & ~P2M_LARGE;
+    uint64_t leaf = *entry & ~P2M_LARGE, late;
 
     if (!table)
         return false;
     for (unsigned i = 0; i < ENTRIES; i++)
         table[i] = leaf + i * PAGE_SIZE;
     p->generation++;
-    *entry = virt_to_phys(table) | P2M_PRESENT | P2M_WRITABLE | P2M_USER;
+    late = __atomic_exchange_n(entry, virt_to_phys(table) | P2M_PRESENT | P2M_WRITABLE | P2M_USER, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; (late & ~leaf & P2M_DIRTY) && i < ENTRIES; i++) /* written meanwhile */
+        __atomic_fetch_or(&table[i], P2M_DIRTY, __ATOMIC_RELAXED);
     return true;
 }
 

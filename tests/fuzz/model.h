@@ -8,15 +8,9 @@
 
 #include "device.h"
 
-/* What a model promises beyond the contract. */
-enum {
-    MODEL_EXACT = 1, /* at its deadline an enabled output does change (else it only may) */
-    MODEL_LAZY = 2,  /* it does not matter in how many steps time is advanced */
-};
-
 struct model {
-    unsigned size; /* of the state */
-    unsigned flags;
+    unsigned size;              /* of the state */
+    bool exact;                 /* at its deadline an enabled output does change (else it only may) */
     unsigned offsets;           /* offsets from here on are undefined */
     unsigned first_line, lines; /* where struct line out.line[] lies, and how many there are */
     unsigned message;           /* where out.message lies; 0: there is none */

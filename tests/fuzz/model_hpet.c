@@ -28,7 +28,7 @@ static uint64_t events(const void *state)
 const struct model model = {
     MODEL_FUNCTIONS,
     .size = sizeof(struct hpet),
-    .flags = MODEL_EXACT,
+    .exact = true,
     .offsets = 0x200,
     .first_line = offsetof(struct hpet, out.line),
     .lines = HPET_TIMERS,

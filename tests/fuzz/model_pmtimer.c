@@ -25,7 +25,6 @@ static uint64_t events(const void *state)
 const struct model model = {
     MODEL_FUNCTIONS,
     .size = sizeof(struct pmtimer),
-    .flags = MODEL_LAZY,
     .offsets = 12,
     .first_line = offsetof(struct pmtimer, out.line),
     .lines = 1,

@@ -27,7 +27,7 @@ static uint64_t events(const void *state)
 const struct model model = {
     MODEL_FUNCTIONS,
     .size = sizeof(struct rtc),
-    .flags = MODEL_EXACT | MODEL_LAZY,
+    .exact = true,
     .offsets = 4,
     .first_line = offsetof(struct rtc, out.line),
     .lines = 1,

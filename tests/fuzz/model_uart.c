@@ -33,12 +33,8 @@ static uint64_t special(void *s, uint64_t now, unsigned which, unsigned argument
 }
 
 const struct model model = {
-    MODEL_FUNCTIONS,
-    .size = sizeof(struct uart),
-    .flags = MODEL_LAZY,
-    .offsets = 8,
-    .first_line = offsetof(struct uart, out.line),
-    .lines = 1,
-    .reset = reset,
+    MODEL_FUNCTIONS,    .size = sizeof(struct uart),
+    .offsets = 8,       .first_line = offsetof(struct uart, out.line),
+    .lines = 1,         .reset = reset,
     .special = special,
 };

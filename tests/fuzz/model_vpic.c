@@ -18,7 +18,6 @@ static uint64_t special(void *s, uint64_t now, unsigned which, unsigned argument
 const struct model model = {
     MODEL_FUNCTIONS,
     .size = sizeof(struct vpic),
-    .flags = MODEL_LAZY,
     .offsets = 6,
     .first_line = offsetof(struct vpic, out.line),
     .lines = 1,

@@ -19,7 +19,7 @@ static uint64_t events(const void *state)
 const struct model model = {
     MODEL_FUNCTIONS,
     .size = sizeof(struct vpit),
-    .flags = MODEL_EXACT | MODEL_LAZY,
+    .exact = true,
     .offsets = 5,
     .first_line = offsetof(struct vpit, out.line),
     .lines = VPIT_CHANNELS,

@@ -153,6 +153,7 @@ struct vcpu {
     volatile uint32_t state;      /* enum vcpu_state */
     struct deadline deadline;     /* of the local APIC's timer */
     bool timer_due;               /* that deadline has passed */
+    uint64_t ticks_taken;         /* of vlapic.timer_due: those that the guest has acknowledged, or is owed no more */
     bool halted;                  /* in HLT: runs on only when inject_pending() */
     bool fpu_fresh;               /* load FPU and DRs from memory at the next run, whatever the registers hold */
     uint32_t lapic_generation;    /* of vlapic.map_generation, as published in the domain's map */

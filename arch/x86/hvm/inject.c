@@ -69,6 +69,24 @@ static struct injection take_nmi(struct vcpu *v)
     return i;
 }
 
+/* More than this are not worth having: the guest was away. */
+#define TICKS_OWED_MAX 1000u
+
+/*
+ * A periodic timer's ticks that a late vCPU has missed follow in a burst, each when the one before has been taken, like
+ * the PIT's (fabric.c): systems calibrate the one by the other.
+ */
+static void repay_ticks(struct vcpu *v, uint8_t vector)
+{
+    struct vlapic *a = &v->vlapic;
+
+    v->ticks_taken++;
+    if (!vlapic_timer_periodic(a) || a->timer_due - v->ticks_taken > TICKS_OWED_MAX)
+        v->ticks_taken = a->timer_due;
+    if (v->ticks_taken != a->timer_due)
+        vlapic_post(a, vtime_tsc(&v->domain->time), vector, false);
+}
+
 static struct injection take_interrupt(struct vcpu *v)
 {
     struct injection i = {.type = EVENT_INTR};
@@ -90,6 +108,8 @@ static struct injection take_interrupt(struct vcpu *v)
         v->counts.injected[v->posted.source[i.vector]]++;
         if (v->posted.source[i.vector] == METRONOME_INJECT_IOAPIC)
             chipset_acknowledged(v->domain, i.vector);
+        else if (v->posted.source[i.vector] == METRONOME_INJECT_LAPIC_TIMER)
+            repay_ticks(v, i.vector);
     }
     return i;
 }

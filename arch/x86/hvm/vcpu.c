@@ -147,6 +147,7 @@ static void reset_events(struct vcpu *v)
     v->nmi_pending = 0;
     v->nmi_blocked = v->extint_pending = v->event_pending = v->halted = v->timer_due = false;
     v->lint0_rises = 0;
+    v->ticks_taken = 0;
     memset(v->posted.pir, 0, sizeof(v->posted.pir));
     memset(v->posted.tmr, 0, sizeof(v->posted.tmr));
     v->posted.work = 0;

@@ -34,6 +34,7 @@ static struct machine {
 } machine[CPUS];
 static pthread_t threads[CPUS], model;
 static volatile bool quit, model_dead;
+static volatile bool model_sent_away, model_away; /* asked to keep off the slot; does */
 static struct domain *volatile dom;
 static volatile uint32_t registers[4];
 static volatile uint64_t acked[VCPUS];
@@ -220,8 +221,11 @@ static void *run_model(void *argument)
     while (!quit) {
         unsigned v = (unsigned)rnd(VCPUS);
 
-        if (rnd(4) == 0)
+        model_away = model_sent_away;
+        if (model_away || rnd(4) == 0)
             nap((unsigned)rnd(50));
+        if (model_away)
+            continue;
         if (!model_dead && __atomic_load_n(&page->vcpu[v].state_dir_df, __ATOMIC_ACQUIRE) % 16 == METRONOME_IOREQ_READY) {
             __atomic_store_n(&page->vcpu[v].state_dir_df, METRONOME_IOREQ_RESPONSE, __ATOMIC_RELEASE);
             ring_hypervisor(s);
@@ -340,6 +344,19 @@ static int set_up(void **state)
     return 0;
 }
 
+static bool is_away(void) { return model_away; }
+
+/* A slot is used again only after its device model is gone and its pages are punched out: the next one finds zeroes. */
+static void clean_slot(void)
+{
+    uint8_t *memory = slots[0].memory;
+
+    model_sent_away = true;
+    assert_true(in_time(is_away));
+    memset(memory + METRONOME_DOMAIN_IOREQ, 0, METRONOME_DOMAIN_ARENA - METRONOME_DOMAIN_IOREQ);
+    model_sent_away = false;
+}
+
 /* Nothing of the domain is left on a pCPU, whatever it did at its end. */
 static void expect_gone(void)
 {
@@ -354,6 +371,7 @@ static void expect_gone(void)
         for (unsigned k = 0; k < hvm_pcpus[i]->deadlines.count; k++)
             assert_ptr_equal(hvm_pcpus[i]->deadlines.slot[k], &hvm_pcpus[i]->slice);
     }
+    clean_slot();
 }
 
 static int tear_down(void **state)

@@ -48,13 +48,11 @@ static void pulse(struct domain *d, uint64_t now, unsigned source, unsigned gsi,
 /*
  * Of several edges since the last look one can still reach the pin. The PIT's others are owed and follow in a burst, each
  * when the guest has taken the one before: systems that count ticks lose none to a vCPU that ran late, and one that tries
- * out its timer for some ticks (Linux's check_timer) finds them all. More than OWED_MAX are not worth having.
+ * out its timer for some ticks (Linux's check_timer) finds them all. More than TICKS_OWED_MAX are not worth having.
  */
-#define OWED_MAX 1000u
-
 static void book(struct ledger *l, unsigned source, uint64_t edges)
 {
-    uint64_t room = source == SOURCE_PIT ? OWED_MAX - l->owed : 0;
+    uint64_t room = source == SOURCE_PIT ? TICKS_OWED_MAX - l->owed : 0;
     uint64_t owed = edges - 1 < room ? edges - 1 : room;
 
     l->due += edges;

@@ -60,6 +60,7 @@ enum {
 
 /* A tick source's ledger: every rising edge that was due, and how it reached the pin.
  * due = delivered + collapsed + owed. */
+#define TICKS_OWED_MAX 1000u /* more are not worth having: the guest was away */
 struct ledger {
     uint64_t due, delivered, collapsed;
     uint64_t owed; /* still to come, each after the one before has been acknowledged */

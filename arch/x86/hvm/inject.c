@@ -69,9 +69,6 @@ static struct injection take_nmi(struct vcpu *v)
     return i;
 }
 
-/* More than this are not worth having: the guest was away. */
-#define TICKS_OWED_MAX 1000u
-
 /*
  * A periodic timer's ticks that a late vCPU has missed follow in a burst, each when the one before has been taken, like
  * the PIT's (fabric.c): systems calibrate the one by the other.

@@ -80,5 +80,6 @@ METRONOME_ABI_SIZE(struct metronome_completion_ring, 128 + 16 * 128);
 #define METRONOME_ENOENT 2     /* no such domain */
 #define METRONOME_ENOEXEC 8    /* the module is no image that can be started */
 #define METRONOME_EVERSION 71  /* header of another ABI version */
+#define METRONOME_EAGAIN 11    /* not yet: the device model has still to answer or to take posted writes */
 
 #endif

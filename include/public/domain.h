@@ -18,6 +18,10 @@
 #define METRONOME_DOMAIN_CONSOLE 0x10000u        /* struct metronome_console: built-in 16550 and port 0xe9 */
 #define METRONOME_DOMAIN_DIRTY 0x20000u          /* bitmap filled by DM_DIRTY: one bit per page */
 #define METRONOME_DOMAIN_DIRTY_BYTES 0x10000u    /* so at most 524,288 pages (2 GiB) in one query */
+#define METRONOME_DOMAIN_KEPT 0x30000u           /* what the device model's library keeps here is saved with the domain */
+#define METRONOME_DOMAIN_KEPT_BYTES 0x4000u
+#define METRONOME_DOMAIN_STATE 0x40000u          /* a saved domain: state.h */
+#define METRONOME_DOMAIN_STATE_BYTES 0x1c0000u   /* to the arena: 28 KiB for each of 64 vCPUs */
 #define METRONOME_DOMAIN_ARENA 0x200000u         /* the arena: everything a guest-physical page can be backed by */
 
 /*

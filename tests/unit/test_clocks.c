@@ -85,14 +85,14 @@ static uint64_t ref_rtc(uint64_t x)
 
 static uint64_t master(uint64_t x)
 {
-    struct vtime t = {.stopped = true, .stopped_at = x};
+    struct vtime t = {.stopped = true, .stopped_at = x, .tsc_hz = tsc_hz};
 
     return vtime_master(&t);
 }
 
 static uint64_t when(uint64_t ticks)
 {
-    struct vtime t = {.stopped = false, .tsc_offset = 0};
+    struct vtime t = {.stopped = false, .tsc_offset = 0, .tsc_hz = tsc_hz};
 
     return vtime_host_of_master(&t, ticks);
 }

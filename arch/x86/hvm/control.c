@@ -10,7 +10,7 @@
 static uint8_t *control;
 static volatile uint32_t *control_registers;
 static uint32_t commands_consumed, completions;
-static struct metronome_command destroy_pending[METRONOME_MAX_SLOTS];
+static struct metronome_command destroy_pending[METRONOME_MAX_SLOTS], save_pending[METRONOME_MAX_SLOTS];
 
 bool control_present(void)
 {
@@ -119,22 +119,69 @@ static void finish_destroys(void)
     }
 }
 
-static int op_create(struct slot *s, const struct metronome_command *c)
+/* What the device model had said before is in the state; a part of it at a time, so that others get their turn. */
+static void go_on_saving(struct slot *s)
 {
-    struct metronome_slot_status *status = status_of(s);
+    struct metronome_command *c = &save_pending[s->index];
+    int status = !s->domain || s->domain->ended ? -METRONOME_ENOENT
+                 : !slot_drain_commands(s->domain) ? 1 : state_save(s->domain);
+
+    if (status == 1) {
+        hvm_attention(0, ATTENTION_CONTROL);
+        return;
+    }
+    complete(c, status);
+    c->op = METRONOME_CONTROL_NOP;
+}
+
+static void go_on_with_saves(void)
+{
+    for (unsigned i = 0; i < slot_count; i++)
+        if (save_pending[i].op)
+            go_on_saving(&slots[i]);
+}
+
+static int make(struct slot *s, const struct restore *r)
+{
     int error;
 
-    (void)c;
     if (s->domain)
         return -METRONOME_EBUSY;
-    memset(status, 0, sizeof(*status));
-    error = domain_create(s, NULL, NULL);
+    memset(status_of(s), 0, sizeof(struct metronome_slot_status));
+    error = r ? domain_restore(s, r) : domain_create(s, NULL, NULL);
     if (!error && !s->domain->has_dm)
         domain_start(s->domain);
     return error;
 }
 
-/* Completed when the last vCPU has stopped: 1 says so. */
+static int op_create(struct slot *s, const struct metronome_command *c)
+{
+    (void)c;
+    return make(s, NULL);
+}
+
+static int op_restore(struct slot *s, const struct metronome_command *c)
+{
+    const struct restore r = {.rtc_seconds = c->args[1], .any_tsc = c->args[2] & METRONOME_RESTORE_ANY_TSC};
+
+    return make(s, &r);
+}
+
+static int op_save(struct slot *s, const struct metronome_command *c)
+{
+    struct domain *d = s->domain;
+
+    if (!d->paused || d->resetting || save_pending[s->index].op)
+        return -METRONOME_EBUSY;
+    if (d->has_dm && !ioreq_posted_taken(d))
+        return -METRONOME_EAGAIN;
+    save_pending[s->index] = *c;
+    d->saved_next = 0;
+    go_on_saving(s);
+    return 1;
+}
+
+/* Completed when the last vCPU has stopped: 1, here as in op_save(), says so. */
 static int op_destroy(struct slot *s, const struct metronome_command *c)
 {
     if (!s->domain)
@@ -211,6 +258,7 @@ static const struct {
     [METRONOME_CONTROL_DESTROY] = {op_destroy, true},  [METRONOME_CONTROL_PAUSE] = {op_pause, true},
     [METRONOME_CONTROL_UNPAUSE] = {op_unpause, true},  [METRONOME_CONTROL_POWER_BUTTON] = {op_power_button, true},
     [METRONOME_CONTROL_RESET] = {op_reset, true},      [METRONOME_CONTROL_NMI] = {op_nmi, true},
+    [METRONOME_CONTROL_SAVE] = {op_save, true},        [METRONOME_CONTROL_RESTORE] = {op_restore, false},
 };
 
 static int run_command(const struct metronome_command *c)
@@ -232,6 +280,7 @@ void control_service(void)
     if (!control)
         return;
     finish_destroys();
+    go_on_with_saves();
     while (__atomic_load_n(&r->ring.produced, __ATOMIC_ACQUIRE) != commands_consumed) {
         struct metronome_command c;
         int status;

@@ -112,7 +112,7 @@ static void describe_basic(const struct vcpu *v, struct cpuid_result *r)
         r->edx &= ~BIT(9);
 }
 
-static struct cpuid_result hypervisor_leaf(uint32_t leaf)
+static struct cpuid_result hypervisor_leaf(const struct vcpu *v, uint32_t leaf)
 {
     struct cpuid_result r = {0, 0, 0, 0};
 
@@ -122,8 +122,7 @@ static struct cpuid_result hypervisor_leaf(uint32_t leaf)
         memcpy(&r.ecx, "onom", 4);
         memcpy(&r.edx, "e\0\0\0", 4);
     } else if (leaf == HYPERVISOR_LEAF + 0x10) { /* TSC and APIC timer frequency in kHz: VMware's convention, which guests read */
-        r.eax = (uint32_t)(tsc_hz / 1000);
-        r.ebx = (uint32_t)(tsc_hz / 1000);
+        r.eax = r.ebx = (uint32_t)(v->domain->time.tsc_hz / 1000);
     }
     return r;
 }
@@ -176,7 +175,7 @@ struct cpuid_result cpuid_policy(struct vcpu *v, uint32_t leaf, uint32_t subleaf
     const struct leaf_mask *m;
 
     if (leaf - HYPERVISOR_LEAF < 0x10000)
-        return hypervisor_leaf(leaf);
+        return hypervisor_leaf(v, leaf);
     m = mask_of(leaf, subleaf);
     if (m) {
         r = cpuid(leaf, subleaf);
@@ -200,4 +199,44 @@ uint64_t cr4_allowed(void)
                   (cpuid(1, 0).ecx & BIT(17) ? CR4_PCIDE : 0) | (f->xsave ? CR4_OSXSAVE : 0) | (f->smep ? CR4_SMEP : 0) |
                   (f->smap ? CR4_SMAP : 0) | (f->pku ? CR4_PKE : 0);
     return allowed;
+}
+
+/* A saved system needs its features (some of a word's bits), and its XSAVE areas where they were (the whole word). */
+static const struct {
+    uint32_t leaf, subleaf;
+    unsigned word;
+    bool same;
+} saved_words[] = {
+    {0x1, 0, ECX, false},        {0x1, 0, EDX, false},        {0x7, 0, EBX, false},        {0x7, 0, ECX, false},
+    {0x7, 0, EDX, false},        {0xd, 0, EAX, false},        {0xd, 1, EAX, false},        {0xd, 2, EBX, true},
+    {0xd, 9, EBX, true},         {0x80000001, 0, ECX, false}, {0x80000001, 0, EDX, false}, {0x80000007, 0, EDX, false},
+    {0x80000008, 0, EAX, true},
+};
+#define SAVED_WORDS (sizeof(saved_words) / sizeof(saved_words[0]))
+ct_assert(SAVED_WORDS <= CPUID_WORDS);
+
+static uint32_t saved_word(unsigned i)
+{
+    const struct cpuid_result r = cpuid(saved_words[i].leaf, saved_words[i].subleaf);
+    const uint32_t words[] = {r.eax, r.ebx, r.ecx, r.edx};
+
+    return words[saved_words[i].word] & mask_of(saved_words[i].leaf, saved_words[i].subleaf)->mask[saved_words[i].word];
+}
+
+unsigned cpuid_save(uint32_t *words)
+{
+    for (unsigned i = 0; i < SAVED_WORDS; i++)
+        words[i] = saved_word(i);
+    return SAVED_WORDS;
+}
+
+bool cpuid_covers(const uint32_t *words)
+{
+    for (unsigned i = 0; i < SAVED_WORDS; i++) {
+        uint32_t here = saved_word(i);
+
+        if (saved_words[i].same ? words[i] != here : (words[i] & ~here) != 0)
+            return false;
+    }
+    return true;
 }

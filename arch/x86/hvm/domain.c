@@ -44,12 +44,11 @@ static bool valid_range(const struct domain *d, uint64_t offset, uint64_t size)
     return domain_arena(d, offset, size) != NULL;
 }
 
-/* Reads the header once and checks every field of the copy. */
-static int take_header(struct domain *d)
+/* Checks every field of our copy. */
+static int check_header(struct domain *d)
 {
     struct metronome_domain_header *h = &d->header;
 
-    memcpy(h, d->slot->memory + METRONOME_DOMAIN_HEADER, sizeof(*h));
     h->name[sizeof(h->name) - 1] = 0;
     h->command_line[sizeof(h->command_line) - 1] = 0;
     if (h->magic != METRONOME_DOMAIN_MAGIC)
@@ -202,6 +201,22 @@ static const char *reset_machine(struct domain *d, bool power_on)
     return NULL;
 }
 
+/* The machine as it was saved: RAM is there already. */
+static bool restore_machine(struct domain *d, const struct restore *r, char *why, size_t size)
+{
+    for (unsigned i = 0; i < d->vcpus; i++)
+        vcpu_reset(d->vcpu[i]);
+    chipset_reset(d, true);
+    if (!state_restore(d, r->any_tsc, why, size))
+        return false;
+    for (unsigned i = 0; i < d->vcpus; i++) {
+        d->vcpu[i]->lapic_generation = d->vcpu[i]->vlapic.map_generation - 1; /* so that it differs */
+        fabric_publish_apic(d->vcpu[i]);
+    }
+    chipset_restored(d, r->rtc_seconds);
+    return true;
+}
+
 /* Sends every vCPU to its pCPU's loop; the boot CPU runs, the others wait for SIPI. Under the lock. */
 static void start(struct domain *d)
 {
@@ -334,16 +349,24 @@ static void place(struct domain *d)
         sched_add(d->vcpu[i], i ? sched_place() : d->home);
 }
 
-/* From a checked header to a machine at its first instruction. */
-static int make(struct domain *d)
+static bool start_machine(struct domain *d, char *why, size_t size)
 {
-    const char *why;
+    const char *wrong = reset_machine(d, true);
+
+    if (wrong)
+        format_line(why, size, "%s", wrong);
+    return !wrong;
+}
+
+/* From a checked header to a machine at its first instruction, or where it was saved. */
+static int make(struct domain *d, const struct restore *r)
+{
+    char why[160];
     int error = build(d);
 
     if (error)
         return error;
-    why = reset_machine(d, true);
-    if (why) {
+    if (!(r ? restore_machine(d, r, why, sizeof(why)) : start_machine(d, why, sizeof(why)))) {
         log_error("domain %u (%s): %s\n", d->slot->index, d->header.name, why);
         control_message(d->slot, why);
         return -METRONOME_ENOEXEC;
@@ -353,32 +376,71 @@ static int make(struct domain *d)
     return 0;
 }
 
-int domain_create(struct slot *s, const void *module, const void *initrd)
+/* The description of what is to be made; what was saved brings its own, which the device model then finds as well. */
+static int take_header(struct domain *d, const struct restore *r)
 {
-    struct domain *d = s->domain ? NULL : alloc_pages(domain_order());
+    void *shared = d->slot->memory + METRONOME_DOMAIN_HEADER;
+    const char *wrong;
     int error;
 
+    if (!r) {
+        memcpy(&d->header, shared, sizeof(d->header));
+        return check_header(d);
+    }
+    wrong = state_description(d->slot, &d->header);
+    error = wrong ? -METRONOME_ENOEXEC : check_header(d);
+    if (!error)
+        memcpy(shared, &d->header, sizeof(d->header));
+    else
+        control_message(d->slot, wrong ? wrong : "saved state, description: a domain that cannot be");
+    return error;
+}
+
+static struct domain *allocate(struct slot *s)
+{
+    struct domain *d = alloc_pages(domain_order());
+
     if (!d)
-        return s->domain ? -METRONOME_EBUSY : -METRONOME_ENOMEM;
+        return NULL;
     d->slot = s;
-    d->module = module;
-    d->initrd = initrd;
     memset(d->map.physical, 0xff, sizeof(d->map.physical));
     deadline_init(&d->chipset.deadline, chipset_expire);
     vtime_start(&d->time);
     vtime_stop(&d->time);
-    error = take_header(d);
+    return d;
+}
+
+static int create(struct slot *s, const void *module, const void *initrd, const struct restore *r)
+{
+    struct domain *d = s->domain ? NULL : allocate(s);
+    int error;
+
+    if (!d)
+        return s->domain ? -METRONOME_EBUSY : -METRONOME_ENOMEM;
+    d->module = module;
+    d->initrd = initrd;
+    error = take_header(d, r);
     if (!error && !sched_room(d->vcpus))
         error = -METRONOME_ENOMEM;
     if (!error) {
         s->domain = d;
         s->generation++;
         slot_set_waits(s, true);
-        error = make(d);
+        error = make(d, r);
     }
     if (error)
         domain_destroy(d);
     return error;
+}
+
+int domain_create(struct slot *s, const void *module, const void *initrd)
+{
+    return create(s, module, initrd, NULL);
+}
+
+int domain_restore(struct slot *s, const struct restore *r)
+{
+    return create(s, NULL, NULL, r);
 }
 
 static void set_action(struct domain *d, enum domain_action action)

@@ -345,6 +345,29 @@ static void fill_cmos(struct domain *d)
             rtc_cmos_set(&d->chipset.rtc, i, d->header.cmos[i]);
 }
 
+bool chipset_check(const struct chipset *c)
+{
+    for (unsigned t = 0; t < HPET_TIMERS; t++)
+        if (c->hpet_gsi[t] != NO_GSI && c->hpet_gsi[t] >= VIOAPIC_MAX_PINS)
+            return false;
+    return c->ledger[SOURCE_PIT].owed <= TICKS_OWED_MAX;
+}
+
+void chipset_restored(struct domain *d, uint64_t rtc_seconds)
+{
+    struct chipset *c = &d->chipset;
+    uint64_t now;
+
+    spin_lock(&c->lock);
+    now = vtime_master(&d->time);
+    if (rtc_seconds)
+        rtc_forward(&c->rtc, now, rtc_seconds);
+    c->deadline_ticks = 0;
+    chipset_set_pm_base(d);
+    chipset_update(d, now);
+    spin_unlock(&c->lock);
+}
+
 void chipset_reset(struct domain *d, bool power_on)
 {
     struct chipset *c = &d->chipset;

@@ -85,8 +85,9 @@ static void take_off(struct hvm_pcpu *p, struct vcpu *v)
 
 static void stop(struct hvm_pcpu *p, struct vcpu *v)
 {
-    if (v->domain->resetting && v->io.waiting && !ioreq_poll(v)) {
-        sched_block(v, VCPU_WAIT_IOREQ); /* its answer must be in before the request page is used again */
+    if (v->io.waiting && !ioreq_poll(v)) {
+        /* Its answer must be in before the request page is used again, or the domain saved. */
+        sched_block(v, VCPU_WAIT_IOREQ);
         return;
     }
     take_off(p, v);

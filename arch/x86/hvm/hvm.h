@@ -16,6 +16,7 @@
 #include "pmtimer/pmtimer.h"
 #include "public/control.h"
 #include "public/domain.h"
+#include "public/state.h"
 #include "rtc/rtc.h"
 #include "spinlock.h"
 #include "string.h"
@@ -46,6 +47,7 @@ struct slot {
 struct vtime {
     uint64_t tsc_offset; /* domain TSC = host TSC + tsc_offset, while not stopped */
     uint64_t stopped_at; /* domain TSC while stopped */
+    uint64_t tsc_hz;     /* of this domain's clocks, for ever: the host's when it was created */
     bool stopped;
 };
 
@@ -205,6 +207,7 @@ struct domain {
     struct metronome_command command;      /* the last one taken from it */
     bool command_open;                     /* and not done yet: it goes on behind this page */
     uint64_t command_pages;
+    uint32_t saved_bytes, saved_next;      /* of the state being saved: written so far, and the record to come */
     uint32_t refused;                      /* commands, of which the first few are logged */
     uint32_t completions;                  /* produced into its completion ring */
     struct spinlock posted_lock;           /* one producer of posted writes at a time */
@@ -279,6 +282,9 @@ struct vendor_ops {
     uint64_t (*get_efer)(const struct vcpu *v);
     bool (*set_efer)(struct vcpu *v, uint64_t value); /* false: #GP */
     void (*set_pat)(struct vcpu *v);
+    /* All but gpr, XCR0 and DR0 to DR3, of a vCPU that is stopped, to and from a saved domain. They have been checked. */
+    void (*get_registers)(const struct vcpu *v, struct metronome_state_registers *r);
+    void (*set_registers)(struct vcpu *v, const struct metronome_state_registers *r);
 };
 extern const struct vendor_ops *vendor;
 extern const struct vendor_ops svm_ops;
@@ -317,6 +323,8 @@ void chipset_set_intx(struct domain *d, unsigned device, unsigned pin, bool leve
 void chipset_set_link(struct domain *d, unsigned link, unsigned irq);
 void chipset_set_sci(struct domain *d, bool level);
 void chipset_set_pm_base(struct domain *d);
+bool chipset_check(const struct chipset *c);          /* are these states that the lines can be in? */
+void chipset_restored(struct domain *d, uint64_t rtc_seconds); /* its state has been put back: takes the lock */
 void chipset_acknowledged(struct domain *d, uint8_t vector); /* a vCPU has taken a vector that an I/O APIC pin sent */
 void chipset_pit_written(struct chipset *c, unsigned offset, uint64_t value);
 int chipset_intack(struct domain *d);                 /* takes the lock; the PIC's vector, or -1 if INT is low */
@@ -361,6 +369,7 @@ void vcpu_run(struct vcpu *v);                        /* from the pCPU's loop */
 bool vcpu_prepare(struct vcpu *v);                    /* before each entry; false: leave instead */
 void vcpu_unload(void);                               /* saves FPU and DRs of the vCPU that is in the registers */
 void vcpu_arm_timer(struct vcpu *v);
+uint32_t vcpu_fpu_bytes(void);                        /* of a vCPU's XSAVE or FXSAVE area */
 
 /* ---- exit.c: what exits mean, for every vendor ---- */
 enum exit_action exit_cpuid(struct vcpu *v);
@@ -399,6 +408,9 @@ enum emu_status ioreq_access(struct vcpu *v, const struct access *a, uint64_t ra
 bool ioreq_posted_write(struct domain *d, uint64_t gpa, unsigned size, uint64_t value);
 bool ioreq_poll(struct vcpu *v);                      /* true: the answer is in */
 void ioreq_cancel(struct vcpu *v);
+uint64_t ioreq_answer(const struct vcpu *v);          /* that is in, and has not been taken */
+void ioreq_answered(struct vcpu *v, uint64_t value);  /* puts it there */
+bool ioreq_posted_taken(const struct domain *d);      /* the device model has taken all posted writes */
 void ioreq_press_reset(struct vcpu *v);               /* a stopped vCPU's write to the reset register, which nobody waits for */
 bool ioreq_complete(struct vcpu *v);                  /* before the vCPU resumes; false: not yet */
 
@@ -406,13 +418,28 @@ bool ioreq_complete(struct vcpu *v);                  /* before the vCPU resumes
 struct cpuid_result cpuid_policy(struct vcpu *v, uint32_t leaf, uint32_t subleaf);
 bool msr_read(struct vcpu *v, uint32_t msr, uint64_t *value);  /* false: #GP */
 bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value);
+#define EFER_ALLOWED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR)
 void msr_reset(struct vcpu *v);
+#define MSRS_SAVED 64u
+/* The MSRs that nothing else of a saved vCPU holds, at most MSRS_SAVED; and one of them back. False: not a value of it. */
+unsigned msr_save(struct vcpu *v, struct metronome_state_msr *to);
+bool msr_restore(struct vcpu *v, uint32_t msr, uint64_t value);
+/* What a system may have found out about its CPU: the number of words; and whether all that was saved of it is here. */
+#define CPUID_WORDS 16u
+unsigned cpuid_save(uint32_t *words);
+bool cpuid_covers(const uint32_t *words);
 uint64_t cr4_allowed(void);
 uint64_t xcr0_allowed(void);
 
 /* ---- domain.c ---- */
 /* From the header in the slot's memory; 0 or -METRONOME_E*. A standalone domain's module and RAM disk lie outside it. */
 int domain_create(struct slot *s, const void *module, const void *initrd);
+/* The same from the state in the slot's memory. */
+struct restore {
+    uint64_t rtc_seconds; /* to put the RTC forward */
+    bool any_tsc;         /* although the TSC has another frequency here */
+};
+int domain_restore(struct slot *s, const struct restore *r);
 void domain_destroy(struct domain *d);
 bool domain_request(struct domain *d, enum domain_action action); /* false: it ends, or a reset is under way */
 /* A reset begins with the device model: it is told to, through its port 0xcf9, or has begun by itself (await); with its
@@ -434,6 +461,13 @@ void *domain_ram(const struct domain *d, uint64_t gpa, bool write); /* host poin
 void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
 void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);
 void domain_console_poll(struct domain *d);
+
+/* ---- state.c: a domain saved and restored ---- */
+/* A bounded part of saving a stopped domain: 1: not done yet, 0: done, or -METRONOME_E*. */
+int state_save(struct domain *d);
+/* The domain's description in what was saved (NULL, or what is wrong with it); then all the rest into a domain made from it. */
+const char *state_description(const struct slot *s, struct metronome_domain_header *h);
+bool state_restore(struct domain *d, bool any_tsc, char *why, size_t size);
 
 /* ---- slot.c, control.c ---- */
 void control_init(void);                              /* finds the shared-memory devices */

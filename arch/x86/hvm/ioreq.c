@@ -124,6 +124,26 @@ void ioreq_cancel(struct vcpu *v)
     v->io.logged = v->io.replayed = 0;
 }
 
+uint64_t ioreq_answer(const struct vcpu *v)
+{
+    return __atomic_load_n(&shared_request(v)->data, __ATOMIC_RELAXED) & all_ones(v->io.request.size);
+}
+
+void ioreq_answered(struct vcpu *v, uint64_t value)
+{
+    struct metronome_ioreq *r = shared_request(v);
+
+    r->data = value;
+    __atomic_store_n(&r->state_dir_df, METRONOME_IOREQ_RESPONSE, __ATOMIC_RELEASE);
+}
+
+bool ioreq_posted_taken(const struct domain *d)
+{
+    const struct metronome_bufioreq_page *b = (const void *)(d->slot->memory + METRONOME_DOMAIN_BUFIOREQ);
+
+    return __atomic_load_n(&b->read_pointer, __ATOMIC_ACQUIRE) == d->posted_writes;
+}
+
 void ioreq_press_reset(struct vcpu *v)
 {
     const struct access a = {.address = 0xcf9, .count = 1, .size = 1, .write = true, .port = true};
@@ -147,7 +167,7 @@ bool ioreq_complete(struct vcpu *v)
 
     if (!slot_drain_commands(v->domain))
         return false; /* what was queued before the answer takes effect before the vCPU resumes */
-    a->value = __atomic_load_n(&r->data, __ATOMIC_RELAXED) & all_ones(a->size);
+    a->value = ioreq_answer(v);
     __atomic_store_n(&r->state_dir_df, METRONOME_IOREQ_NONE, __ATOMIC_RELEASE);
     v->io.waiting = false;
     if (v->io.port_in)

@@ -16,7 +16,6 @@
 
 #define MTRR_VARIABLE 8u
 #define MC_BANKS 4u
-#define EFER_ALLOWED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR)
 #define PAT_RESET 0x0007040600070406ull
 #define MISC_ENABLE_RESET 1ull /* fast strings */
 #define HWCR_ALLOWED 0x01000059ull
@@ -131,9 +130,29 @@ static bool valid_write(uint32_t msr, uint64_t value)
     return msr < fixed_mtrr[0] || msr > fixed_mtrr[10] || valid_types(value, 8, MTRR_TYPES);
 }
 
+/* False: no register that is stored, or no value of it. */
+static bool store(struct vcpu *v, uint32_t msr, uint64_t value)
+{
+    uint64_t writable, *reg = stored(v, msr, &writable);
+
+    if (!reg || (value & ~writable) || !valid_write(msr, value))
+        return false;
+    *reg = value;
+    return true;
+}
+
+static bool store_pat(struct vcpu *v, uint64_t value)
+{
+    if (!valid_types(value, 8, PAT_TYPES))
+        return false;
+    v->pat = value;
+    vendor->set_pat(v);
+    return true;
+}
+
 bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
 {
-    uint64_t writable, *reg;
+    uint64_t unused;
 
     if (is_vlapic(msr)) {
         if (!vlapic_msr_write(&v->vlapic, vtime_tsc(&v->domain->time), msr, value))
@@ -141,23 +160,47 @@ bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
         fabric_take_apic_output(v);
         return true;
     }
-    reg = stored(v, msr, &writable);
-    if (reg) {
-        if ((value & ~writable) || !valid_write(msr, value))
+    if (stored(v, msr, &unused)) {
+        if (!store(v, msr, value))
             return false;
-        *reg = value;
         if (msr == MSR_TSC_AUX)
             wrmsr(MSR_TSC_AUX, value);
         return true;
     }
-    if (msr == MSR_PAT && valid_types(value, 8, PAT_TYPES)) {
-        v->pat = value;
-        vendor->set_pat(v);
-        return true;
-    }
+    if (msr == MSR_PAT)
+        return store_pat(v, value);
     if (msr == MSR_EFER && !(value & ~EFER_ALLOWED))
         return vendor->set_efer(v, value);
     if (msr == MSR_MCG_CAP || msr == MSR_MTRRCAP)
         return false;
-    return constant(msr, &writable); /* writes to the constants vanish */
+    return constant(msr, &unused); /* writes to the constants vanish */
+}
+
+/* Runs of the MSRs that are stored. */
+static const struct {
+    uint32_t first, count;
+} saved_runs[] = {
+    {MSR_MTRR_PHYS, 2 * MTRR_VARIABLE}, {MSR_MC0_CTL, 4 * MC_BANKS}, {0x250, 1}, {0x258, 2},      {0x268, 8},
+    {MSR_MTRR_DEF, 1},                  {MSR_MISC_ENABLE, 1},        {MSR_MCG_STATUS, 1}, {MSR_SYSCFG, 1}, {MSR_HWCR, 1},
+    {MSR_TSC_AUX, 1},
+};
+
+unsigned msr_save(struct vcpu *v, struct metronome_state_msr *to)
+{
+    unsigned n = 0;
+
+    to[n++] = (struct metronome_state_msr){.index = MSR_PAT, .value = v->pat};
+    for (unsigned i = 0; i < sizeof(saved_runs) / sizeof(saved_runs[0]); i++)
+        for (uint32_t msr = saved_runs[i].first; msr < saved_runs[i].first + saved_runs[i].count; msr++) {
+            uint64_t writable, *reg = stored(v, msr, &writable);
+
+            if (reg)
+                to[n++] = (struct metronome_state_msr){.index = msr, .value = *reg};
+        }
+    return n;
+}
+
+bool msr_restore(struct vcpu *v, uint32_t msr, uint64_t value)
+{
+    return msr == MSR_PAT ? store_pat(v, value) : store(v, msr, value);
 }

@@ -179,10 +179,15 @@ void vcpu_reset(struct vcpu *v)
     fabric_publish_apic(v);
 }
 
-/* Pages for the XSAVE area at its largest (CPUID 0xd, ECX). */
+/* The XSAVE area at its largest. */
+uint32_t vcpu_fpu_bytes(void)
+{
+    return cpu_features.xsave ? cpuid(0xd, 0).ecx : 512;
+}
+
 static unsigned fpu_order(void)
 {
-    uint32_t bytes = cpu_features.xsave ? cpuid(0xd, 0).ecx : 512;
+    uint32_t bytes = vcpu_fpu_bytes();
     unsigned order = 0;
 
     while (bytes > PAGE_SIZE << order)

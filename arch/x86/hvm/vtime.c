@@ -9,6 +9,7 @@ void vtime_start(struct vtime *t)
     t->tsc_offset = 0 - rdtsc();
     t->stopped_at = 0;
     t->stopped = false;
+    t->tsc_hz = tsc_hz;
 }
 
 uint64_t vtime_tsc(const struct vtime *t)
@@ -32,7 +33,7 @@ void vtime_resume(struct vtime *t)
 
 uint64_t vtime_master(const struct vtime *t)
 {
-    return muldiv_u64(vtime_tsc(t), MASTER_HZ_NUM, MASTER_HZ_DEN * tsc_hz);
+    return muldiv_u64(vtime_tsc(t), MASTER_HZ_NUM, MASTER_HZ_DEN * t->tsc_hz);
 }
 
 /* What is 2^63 ticks away, a lifetime, is never: in the host's TSC it could wrap into the past. */
@@ -47,5 +48,5 @@ uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks)
 {
     if (ticks == NEVER)
         return DEADLINE_UNSET;
-    return vtime_host_of_tsc(t, muldiv_up_u64(ticks, MASTER_HZ_DEN * tsc_hz, MASTER_HZ_NUM));
+    return vtime_host_of_tsc(t, muldiv_up_u64(ticks, MASTER_HZ_DEN * t->tsc_hz, MASTER_HZ_NUM));
 }

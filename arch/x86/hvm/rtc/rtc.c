@@ -36,6 +36,7 @@ enum {
 
 /* A byte that is no number in the mode set (a digit above 9, an hour that does not exist) decodes to this plus itself. */
 #define NO_NUMBER 256u
+#define LAST_SECOND 253402300799ull /* 9999-12-31 23:59:59, since 1970 */
 
 /* Date and time as numbers. */
 struct moment {
@@ -583,19 +584,32 @@ void rtc_cmos_set(struct rtc *s, unsigned index, uint8_t value)
 }
 
 /* 1970-01-01 was a Thursday, day 5. */
+static uint64_t at_most(uint64_t value, uint64_t most)
+{
+    return value < most ? value : most;
+}
+
 void rtc_reset(struct rtc *s, uint64_t now, int64_t unix_seconds)
 {
     struct moment nothing = {NO_NUMBER, NO_NUMBER, NO_NUMBER, NO_NUMBER, NO_NUMBER, NO_NUMBER, NO_NUMBER, NO_NUMBER};
     struct moment m = {.day_of_week = 5, .day = 1, .month = 1, .year = 70, .century = 19};
-    const int64_t last_second = 253402300799; /* 9999-12-31 23:59:59 */
-
     *s = (struct rtc){.last = tick_of(now)};
     s->phase = (UPDATE_END - s->last) % TICKS_PER_SECOND;
     s->cmos[REG_A] = 0x26; /* 32.768 kHz, 1024 Hz */
     s->cmos[REG_B] = B_24H;
     s->cmos[REG_D] = D_VRT;
-    count_seconds(&m, unix_seconds < 0 ? 0 : (uint64_t)(unix_seconds > last_second ? last_second : unix_seconds));
+    count_seconds(&m, unix_seconds < 0 ? 0 : at_most((uint64_t)unix_seconds, LAST_SECOND));
     store_moment(s, &nothing, &m);
+}
+
+void rtc_forward(struct rtc *s, uint64_t now, uint64_t seconds)
+{
+    struct moment old, m;
+
+    rtc_advance(s, now);
+    old = m = decode_moment(s);
+    count_seconds(&m, at_most(seconds, LAST_SECOND));
+    store_moment(s, &old, &m);
 }
 
 void rtc_reset_pin(struct rtc *s, uint64_t now)

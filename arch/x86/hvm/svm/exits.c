@@ -18,6 +18,16 @@ void svm_step(struct vcpu *v)
     c->intercept_exceptions = ~(1u << 3 | 1u << 4);
 }
 
+void svm_without_step(const struct vcpu *v, uint64_t *rflags, uint64_t *dr6)
+{
+    const struct vendor_state *s = v->vendor;
+
+    if (s->stepping && !s->step_tf)
+        *rflags &= ~RFLAGS_TF;
+    if (s->stepping && s->step_bs)
+        *dr6 |= DR6_BS;
+}
+
 /* Any exit ends a step. True: its #DB was only the step's. */
 static bool end_step(struct vcpu *v)
 {

@@ -227,6 +227,15 @@ uint64_t svm_get_efer(const struct vcpu *v)
     return (vmcb_of(v)->efer & ~EFER_SVME) | (v->vendor->lme_hidden ? EFER_LME : 0);
 }
 
+/* TCG leaves the host without paging after an exit with LME set, PAE and PG clear. */
+static void put_efer(struct vcpu *v, uint64_t value)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    v->vendor->lme_hidden = cpu_features.on_tcg && (value & EFER_LME) && !(c->cr4 & CR4_PAE) && !(c->cr0 & CR0_PG);
+    c->efer = (v->vendor->lme_hidden ? value & ~EFER_LME : value) | EFER_SVME;
+}
+
 bool svm_set_efer(struct vcpu *v, uint64_t value)
 {
     struct vmcb *c = vmcb_of(v);
@@ -234,10 +243,7 @@ bool svm_set_efer(struct vcpu *v, uint64_t value)
 
     if (((value ^ old) & EFER_LME) && (c->cr0 & CR0_PG))
         return false;
-    value = (value & ~EFER_LMA) | (old & EFER_LMA);
-    /* TCG leaves the host without paging after an exit with LME set, PAE and PG clear. */
-    v->vendor->lme_hidden = cpu_features.on_tcg && (value & EFER_LME) && !(c->cr4 & CR4_PAE) && !(c->cr0 & CR0_PG);
-    c->efer = (v->vendor->lme_hidden ? value & ~EFER_LME : value) | EFER_SVME;
+    put_efer(v, (value & ~EFER_LMA) | (old & EFER_LMA));
     return true;
 }
 
@@ -372,6 +378,48 @@ out:
     stgi();
 }
 
+/* ---- A saved domain's registers ---- */
+
+/* Where a register or segment lies in a VMCB and in what is saved. */
+#define SEGMENTS(X) X(es) X(cs) X(ss) X(ds) X(fs) X(gs) X(ldtr) X(tr) X(gdtr) X(idtr)
+#define REGISTERS(X) \
+    X(cr0) X(cr2) X(cr3) X(cr4) X(dr6) X(dr7) X(rflags) X(rip) X(star) X(lstar) X(cstar) X(sfmask) X(kernel_gs_base) \
+    X(sysenter_cs) X(sysenter_esp) X(sysenter_eip) X(cpl)
+
+static void svm_get_registers(const struct vcpu *v, struct metronome_state_registers *r)
+{
+    const struct vmcb *c = vmcb_of(v);
+
+#define X(name) r->name = (struct metronome_state_segment){c->name.selector, c->name.attributes, c->name.limit, c->name.base};
+    SEGMENTS(X)
+#undef X
+#define X(name) r->name = c->name;
+    REGISTERS(X)
+#undef X
+    r->efer = svm_get_efer(v);
+    r->interrupt_shadow = c->interrupt_shadow & 1;
+    svm_without_step(v, &r->rflags, &r->dr6);
+}
+
+/* A step that was under way begins anew: what it waited for is still there. */
+static void svm_set_registers(struct vcpu *v, const struct metronome_state_registers *r)
+{
+    struct vmcb *c = vmcb_of(v);
+
+#define X(name) c->name = segment(r->name.selector, r->name.attributes, r->name.limit, r->name.base);
+    SEGMENTS(X)
+#undef X
+#define X(name) c->name = (__typeof__(c->name))r->name;
+    REGISTERS(X)
+#undef X
+    put_efer(v, r->efer);
+    c->interrupt_shadow = r->interrupt_shadow;
+    c->rax = r->gpr[EMU_RAX];
+    c->rsp = r->gpr[EMU_RSP];
+    v->vendor->flush = true;
+    take_regs(v);
+}
+
 const struct vendor_ops svm_ops = {
     .name = "AMD-V",
     .cpu_init = svm_cpu_init,
@@ -385,4 +433,6 @@ const struct vendor_ops svm_ops = {
     .get_efer = svm_get_efer,
     .set_efer = svm_set_efer,
     .set_pat = svm_set_pat,
+    .get_registers = svm_get_registers,
+    .set_registers = svm_set_registers,
 };

@@ -32,6 +32,8 @@ uint64_t svm_get_efer(const struct vcpu *v);
 void svm_load_regs(struct vcpu *v);
 /* Makes the guest exit after one instruction, or in the fault that it raises. */
 void svm_step(struct vcpu *v);
+/* The guest's own RFLAGS and DR6, if a step is under way. */
+void svm_without_step(const struct vcpu *v, uint64_t *rflags, uint64_t *dr6);
 /* Continues the instruction whose device access has been answered. */
 enum exit_action svm_again(struct vcpu *v);
 

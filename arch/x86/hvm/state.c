@@ -1,0 +1,617 @@
+/*
+ * A domain's state to and from records in its slot's memory (include/public/state.h). Saving is done in parts, the
+ * domain stopped and its time with it. What is restored comes from a file, and through memory that a device model can
+ * write: each record is copied once, and nothing of the copy is used that has not been checked.
+ */
+#include "hvm.h"
+
+#define RECORD_ROUND 8u
+#define COPY_ORDER 3u /* the longest value, an XSAVE area, is less than 32 KiB */
+#define PARTS_PER_CALL 6u /* of at most a page each, between which interrupts are let in */
+#define TSC_TOLERANCE_PPM 100u /* what two calibrations of one clock may differ by */
+#define XSAVE_HEADER 512u /* in an XSAVE area: XSTATE_BV, XCOMP_BV, zeros */
+#define XSAVE_HEADER_END 576u
+#define MXCSR 24u
+#define RFLAGS_DEFINED 0x3f7fd5u /* but for bit 1, which is always set */
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+/* A record's value to restore from: a private copy. */
+struct value {
+    const uint8_t *at;
+    uint32_t bytes;
+};
+
+/* ---- Values that are lists of fields ---- */
+
+/* `count` integers of `size` bytes, each at most `max`. */
+struct field {
+    uint32_t offset, size, count;
+    uint64_t max;
+};
+#define FIELD_AT(type, member, element, max) {offsetof(type, member), sizeof(element), sizeof(((type *)0)->member) / (sizeof(element)), max}
+
+static uint64_t load_integer(const uint8_t *at, unsigned size)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, at, size);
+    return value;
+}
+
+static uint32_t save_fields(const void *object, const struct field *f, unsigned n, uint8_t *to)
+{
+    uint32_t bytes = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        memcpy(to + bytes, (const uint8_t *)object + f[i].offset, f[i].size * f[i].count);
+        bytes += f[i].size * f[i].count;
+    }
+    return bytes;
+}
+
+static bool restore_fields(void *object, const struct field *f, unsigned n, struct value v)
+{
+    uint32_t done = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t bytes = f[i].size * f[i].count;
+
+        if (bytes > v.bytes - done)
+            return false;
+        for (uint32_t at = done; at < done + bytes; at += f[i].size)
+            if (load_integer(v.at + at, f[i].size) > f[i].max)
+                return false;
+        memcpy((uint8_t *)object + f[i].offset, v.at + done, bytes);
+        done += bytes;
+    }
+    return done == v.bytes;
+}
+
+/* ---- The domain's records ---- */
+
+static uint32_t save_header(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    (void)v;
+    memcpy(to, &d->header, sizeof(d->header));
+    return sizeof(d->header);
+}
+
+/* It has been taken before the domain was made. */
+static const char *restore_header(struct domain *d, struct vcpu *v, struct value from)
+{
+    (void)d;
+    (void)v;
+    return from.bytes == sizeof(d->header) ? NULL : "wrong length";
+}
+
+static uint32_t save_cpu(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    uint32_t words[CPUID_WORDS] = {0};
+
+    (void)d;
+    (void)v;
+    cpuid_save(words);
+    memcpy(to, words, sizeof(words));
+    return sizeof(words);
+}
+
+static const char *restore_cpu(struct domain *d, struct vcpu *v, struct value from)
+{
+    uint32_t words[CPUID_WORDS];
+
+    (void)d;
+    (void)v;
+    if (from.bytes != sizeof(words))
+        return "wrong length";
+    memcpy(words, from.at, sizeof(words));
+    return cpuid_covers(words) ? NULL : "the guest was saved on a CPU with features that this one lacks";
+}
+
+struct saved_time {
+    uint64_t tsc, tsc_hz;
+    uint32_t resets, reset_cause;
+};
+
+static uint32_t save_time(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    const struct saved_time t = {d->time.stopped_at, d->time.tsc_hz, d->resets, d->reset_cause};
+
+    (void)v;
+    memcpy(to, &t, sizeof(t));
+    return sizeof(t);
+}
+
+static bool same_clock(uint64_t hz)
+{
+    uint64_t difference = hz > tsc_hz ? hz - tsc_hz : tsc_hz - hz;
+
+    return difference <= tsc_hz / 1000000 * TSC_TOLERANCE_PPM;
+}
+
+/* Whether the frequency fits is for state_restore() to say: here it must only be one. */
+static const char *restore_time(struct domain *d, struct vcpu *v, struct value from)
+{
+    struct saved_time t;
+
+    (void)v;
+    if (from.bytes != sizeof(t))
+        return "wrong length";
+    memcpy(&t, from.at, sizeof(t));
+    if (t.tsc_hz < 1000000 || t.tsc_hz > 100000000000ull || t.tsc >> 63 || t.reset_cause > 0xffff)
+        return "no such value";
+    d->time.stopped_at = t.tsc;
+    d->time.tsc_hz = t.tsc_hz;
+    d->resets = t.resets;
+    d->reset_cause = t.reset_cause;
+    return NULL;
+}
+
+/* A model: its struct is what is saved. */
+#define MODEL(name, model) \
+    static uint32_t save_##name(struct domain *d, struct vcpu *v, uint8_t *to) \
+    { \
+        (void)d; \
+        (void)v; \
+        memcpy(to, &(model), sizeof(model)); \
+        return sizeof(model); \
+    } \
+    static const char *restore_##name(struct domain *d, struct vcpu *v, struct value from) \
+    { \
+        (void)d; \
+        (void)v; \
+        if (from.bytes != sizeof(model)) \
+            return "wrong length"; \
+        memcpy(&(model), from.at, sizeof(model)); \
+        return name##_check(&(model)) ? NULL : "a state that the device cannot be in"; \
+    }
+MODEL(vpic, d->chipset.vpic)
+MODEL(vioapic, d->chipset.vioapic)
+MODEL(vpit, d->chipset.vpit)
+MODEL(hpet, d->chipset.hpet)
+MODEL(rtc, d->chipset.rtc)
+MODEL(pmtimer, d->chipset.pmtimer)
+MODEL(uart, d->chipset.uart)
+MODEL(vlapic, v->vlapic)
+
+#define LINES(member, element, max) FIELD_AT(struct chipset, member, element, max)
+static const struct field line_fields[] = {
+    LINES(gsi_sources, uint32_t, (1u << SOURCE_COUNT) - 1), LINES(rises_seen, uint64_t, UINT64_MAX),
+    LINES(hpet_gsi, uint32_t, UINT32_MAX),                  LINES(int_rises, uint64_t, UINT64_MAX),
+    LINES(int_level, uint32_t, 1),                          LINES(link_devices, uint32_t, UINT32_MAX),
+    LINES(link_irq, uint8_t, 15),                           LINES(ledger, uint64_t, UINT64_MAX),
+    LINES(pci_address, uint32_t, UINT32_MAX),               LINES(pm_base_register, uint32_t, UINT32_MAX),
+    LINES(pm_enabled, bool, 1),
+};
+
+static uint32_t save_lines(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    (void)v;
+    return save_fields(&d->chipset, line_fields, COUNT(line_fields), to);
+}
+
+static const char *restore_lines(struct domain *d, struct vcpu *v, struct value from)
+{
+    (void)v;
+    if (!restore_fields(&d->chipset, line_fields, COUNT(line_fields), from) ||
+        !chipset_check(&d->chipset))
+        return "a state that the lines cannot be in";
+    return NULL;
+}
+
+static uint32_t save_test_page(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    (void)v;
+    if (!d->test_page)
+        return 0;
+    memcpy(to, d->test_page, PAGE_SIZE);
+    return PAGE_SIZE;
+}
+
+static const char *restore_test_page(struct domain *d, struct vcpu *v, struct value from)
+{
+    (void)v;
+    if (from.bytes != (d->test_page ? PAGE_SIZE : 0))
+        return "wrong length";
+    if (d->test_page)
+        memcpy(d->test_page, from.at, PAGE_SIZE);
+    return NULL;
+}
+
+/* ---- A vCPU's records ---- */
+
+static uint32_t save_registers(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    struct metronome_state_registers r = {.xcr0 = v->xcr0};
+
+    (void)d;
+    vendor->get_registers(v, &r);
+    memcpy(r.gpr, v->emu.regs.gpr, sizeof(r.gpr));
+    memcpy(r.dr, v->dr, sizeof(r.dr));
+    memcpy(to, &r, sizeof(r));
+    return sizeof(r);
+}
+
+static bool canonical(uint64_t address)
+{
+    return (int64_t)(address << 16) >> 16 == (int64_t)address;
+}
+
+static bool valid_control(const struct metronome_state_registers *r)
+{
+    bool pg = r->cr0 & CR0_PG, lma = r->efer & EFER_LMA;
+
+    if (r->cr0 >> 32 || (pg && !(r->cr0 & CR0_PE)) || ((r->cr0 & CR0_NW) && !(r->cr0 & CR0_CD)))
+        return false;
+    if (r->cr3 >> cpu_features.phys_bits || (r->cr4 & ~cr4_allowed()) || (r->efer & ~EFER_ALLOWED))
+        return false;
+    return lma == (pg && (r->efer & EFER_LME)) && (!lma || (r->cr4 & CR4_PAE));
+}
+
+/* XCR0 bit 0 is always set, AVX needs SSE. */
+static bool valid_xcr0(uint64_t xcr0)
+{
+    return (xcr0 & 1) && !(xcr0 & ~(cpu_features.xsave ? xcr0_allowed() : 1)) && (!(xcr0 & 4) || (xcr0 & 2));
+}
+
+static bool valid_registers(const struct metronome_state_registers *r)
+{
+    const uint64_t addresses[] = {r->rip,     r->lstar,   r->cstar,     r->kernel_gs_base, r->sysenter_esp, r->sysenter_eip,
+                                  r->fs.base, r->gs.base, r->ldtr.base, r->tr.base,        r->gdtr.base,    r->idtr.base};
+
+    for (unsigned i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
+        if (!canonical(addresses[i]))
+            return false;
+    return valid_control(r) && valid_xcr0(r->xcr0) && !(r->dr6 >> 32) && !(r->dr7 >> 32) && r->cpl <= 3 &&
+           r->interrupt_shadow <= 1 && (r->rflags & ~RFLAGS_DEFINED) == 2;
+}
+
+static const char *restore_registers(struct domain *d, struct vcpu *v, struct value from)
+{
+    struct metronome_state_registers r;
+
+    (void)d;
+    if (from.bytes != sizeof(r))
+        return "wrong length";
+    memcpy(&r, from.at, sizeof(r));
+    if (!valid_registers(&r))
+        return "values that no CPU can have";
+    memcpy(v->emu.regs.gpr, r.gpr, sizeof(r.gpr));
+    memcpy(v->dr, r.dr, sizeof(r.dr));
+    v->xcr0 = r.xcr0;
+    vendor->set_registers(v, &r);
+    return NULL;
+}
+
+static uint32_t save_msrs(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    struct metronome_state_msr list[MSRS_SAVED];
+    uint32_t bytes = msr_save(v, list) * (uint32_t)sizeof(list[0]);
+
+    (void)d;
+    memcpy(to, list, bytes);
+    return bytes;
+}
+
+static const char *restore_msrs(struct domain *d, struct vcpu *v, struct value from)
+{
+    (void)d;
+    if (from.bytes % sizeof(struct metronome_state_msr))
+        return "wrong length";
+    for (uint32_t at = 0; at < from.bytes; at += sizeof(struct metronome_state_msr)) {
+        struct metronome_state_msr m;
+
+        memcpy(&m, from.at + at, sizeof(m));
+        if (!msr_restore(v, m.index, m.value))
+            return "an MSR or a value that this hypervisor does not know";
+    }
+    return NULL;
+}
+
+#define EVENTS(member, element, max) FIELD_AT(struct vcpu, member, element, max)
+static const struct field event_fields[] = {
+    EVENTS(nmi_pending, unsigned, 2),          EVENTS(nmi_blocked, bool, 1),         EVENTS(extint_pending, bool, 1),
+    EVENTS(event_pending, bool, 1),            EVENTS(event_vector, uint8_t, 255),   EVENTS(event_type, uint8_t, EVENT_SOFTWARE),
+    EVENTS(event_has_error, bool, 1),          EVENTS(event_error, uint32_t, UINT32_MAX), EVENTS(lint0_rises, uint64_t, UINT64_MAX),
+    EVENTS(halted, bool, 1),                   EVENTS(ticks_taken, uint64_t, UINT64_MAX), EVENTS(posted.pir, uint64_t, UINT64_MAX),
+    EVENTS(posted.tmr, uint64_t, UINT64_MAX),  EVENTS(posted.work, uint32_t, 31),    EVENTS(posted.sipi_vector, uint8_t, 255),
+    EVENTS(posted.source, uint8_t, METRONOME_INJECT_COUNT - 1),
+};
+
+static uint32_t save_events(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    (void)d;
+    return save_fields(v, event_fields, COUNT(event_fields), to);
+}
+
+/* What was posted and not yet drained is drained at the first entry. */
+static const char *restore_events(struct domain *d, struct vcpu *v, struct value from)
+{
+    (void)d;
+    if (!restore_fields(v, event_fields, COUNT(event_fields), from))
+        return "a state that a vCPU cannot be in";
+    v->posted.on = 1;
+    return NULL;
+}
+
+#define REQUEST(member, element, max) FIELD_AT(struct io_state, member, element, max)
+static const struct field request_fields[] = {
+    REQUEST(waiting, bool, 1), REQUEST(port_in, bool, 1),           REQUEST(emulating, bool, 1),
+    REQUEST(again, bool, 1),   REQUEST(logged, unsigned, ACCESS_LOG), REQUEST(replayed, unsigned, ACCESS_LOG),
+};
+#define REQUEST_BYTES 12u
+
+#define ACCESS(member, element, max) FIELD_AT(struct access, member, element, max)
+static const struct field access_fields[] = {
+    ACCESS(address, uint64_t, UINT64_MAX), ACCESS(value, uint64_t, UINT64_MAX), ACCESS(count, uint32_t, UINT32_MAX),
+    ACCESS(size, uint8_t, 8),              ACCESS(write, bool, 1),              ACCESS(port, bool, 1),
+};
+#define ACCESS_BYTES 23u
+
+static uint32_t save_request(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    const struct io_state *io = &v->io;
+    struct access request = io->request;
+    uint32_t bytes = save_fields(io, request_fields, COUNT(request_fields), to);
+
+    (void)d;
+    if (io->waiting)
+        request.value = ioreq_answer(v);
+    bytes += save_fields(&request, access_fields, COUNT(access_fields), to + bytes);
+    for (unsigned i = 0; i < io->logged; i++)
+        bytes += save_fields(&io->log[i], access_fields, COUNT(access_fields), to + bytes);
+    return bytes;
+}
+
+static bool restore_access(struct access *a, const uint8_t *at)
+{
+    const struct value from = {at, ACCESS_BYTES};
+
+    return restore_fields(a, access_fields, COUNT(access_fields), from) && (a->size & (a->size - 1)) == 0;
+}
+
+static bool restore_io(struct io_state *io, struct value from)
+{
+    const struct value first = {from.at, REQUEST_BYTES};
+    const uint8_t *at = from.at + REQUEST_BYTES;
+
+    if (from.bytes < REQUEST_BYTES + ACCESS_BYTES || !restore_fields(io, request_fields, COUNT(request_fields), first))
+        return false;
+    if (from.bytes != REQUEST_BYTES + (1 + io->logged) * ACCESS_BYTES || io->replayed > io->logged ||
+        !restore_access(&io->request, at) || (io->waiting && !io->request.size))
+        return false;
+    for (unsigned i = 0; i < io->logged; i++)
+        if (!restore_access(&io->log[i], at += ACCESS_BYTES))
+            return false;
+    return true;
+}
+
+/* A request whose answer had come is answered again. */
+static const char *restore_request(struct domain *d, struct vcpu *v, struct value from)
+{
+    if (!restore_io(&v->io, from) || (v->io.waiting && !d->has_dm))
+        return "no request that can have been made";
+    if (v->io.waiting)
+        ioreq_answered(v, v->io.request.value);
+    return NULL;
+}
+
+static uint32_t save_fpu(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    uint32_t bytes = vcpu_fpu_bytes();
+
+    (void)d;
+    memcpy(to, v->fpu, bytes);
+    return bytes;
+}
+
+/* XRSTOR faults on an area that XSAVE cannot have made, and MXCSR on reserved bits. */
+static bool valid_fpu(const uint8_t *area, uint32_t bytes)
+{
+    uint64_t components = load_integer(area + XSAVE_HEADER, 8);
+
+    if (load_integer(area + MXCSR, 4) & 0xffff0000u)
+        return false;
+    if (bytes == 512)
+        return true;
+    for (unsigned i = XSAVE_HEADER + 8; i < XSAVE_HEADER_END; i++)
+        if (area[i])
+            return false;
+    return !(components & ~xcr0_allowed());
+}
+
+static const char *restore_fpu(struct domain *d, struct vcpu *v, struct value from)
+{
+    (void)d;
+    if (from.bytes != vcpu_fpu_bytes())
+        return "wrong length";
+    if (!valid_fpu(from.at, from.bytes))
+        return "values that no FPU can have";
+    memcpy(v->fpu, from.at, from.bytes);
+    v->fpu_fresh = true;
+    return NULL;
+}
+
+/* ---- All records ---- */
+
+static const struct kind {
+    uint16_t version;
+    const char *text;
+    uint32_t (*save)(struct domain *d, struct vcpu *v, uint8_t *to);
+    const char *(*restore)(struct domain *d, struct vcpu *v, struct value from);
+} kinds[METRONOME_STATE_TYPES] = {
+#define X(NAME, name, version, text) [METRONOME_STATE_##NAME] = {version, text, save_##name, restore_##name},
+    METRONOME_STATE_DOMAIN_RECORDS(X) METRONOME_STATE_VCPU_RECORDS(X)
+#undef X
+};
+
+/* Number `n` of a domain's records; false: there are no more. */
+static bool record_at(uint32_t n, unsigned vcpus, uint16_t *type, uint32_t *vcpu)
+{
+    const uint32_t each = METRONOME_STATE_TYPES - METRONOME_STATE_OF_VCPU;
+
+    *type = (uint16_t)(n < METRONOME_STATE_OF_VCPU ? n : METRONOME_STATE_OF_VCPU + (n - METRONOME_STATE_OF_VCPU) % each);
+    *vcpu = n < METRONOME_STATE_OF_VCPU ? 0 : (n - METRONOME_STATE_OF_VCPU) / each;
+    return *vcpu < vcpus;
+}
+
+static uint8_t *area(const struct slot *s)
+{
+    return s->memory + METRONOME_DOMAIN_STATE;
+}
+
+static uint32_t rounded(uint32_t bytes)
+{
+    return (bytes + RECORD_ROUND - 1) & ~(RECORD_ROUND - 1);
+}
+
+/* The records of all vCPUs fit by far: a vCPU's take less than 28 KiB even with the largest XSAVE area there is. */
+static void save_record(struct domain *d, uint16_t type, uint32_t vcpu)
+{
+    uint8_t *to = area(d->slot) + d->saved_bytes;
+    struct metronome_state_record r = {.type = type, .version = kinds[type].version, .vcpu = vcpu};
+
+    spin_lock(&d->chipset.lock);
+    r.bytes = kinds[type].save(d, d->vcpu[vcpu], to + sizeof(r));
+    spin_unlock(&d->chipset.lock);
+    memset(to + sizeof(r) + r.bytes, 0, rounded(r.bytes) - r.bytes);
+    memcpy(to, &r, sizeof(r));
+    d->saved_bytes += (uint32_t)sizeof(r) + rounded(r.bytes);
+}
+
+static void finish(struct domain *d)
+{
+    const struct metronome_state_header h = {METRONOME_STATE_MAGIC, METRONOME_ABI_VERSION, d->saved_bytes};
+
+    memcpy(area(d->slot), &h, sizeof(h));
+    d->saved_next = 0;
+}
+
+int state_save(struct domain *d)
+{
+    uint16_t type;
+    uint32_t vcpu;
+
+    if (!d->paused || d->resetting)
+        return -METRONOME_EBUSY;
+    if (!d->saved_next)
+        d->saved_bytes = sizeof(struct metronome_state_header);
+    for (unsigned i = 0; i < PARTS_PER_CALL; i++) {
+        if (!record_at(d->saved_next, d->vcpus, &type, &vcpu)) {
+            finish(d);
+            return 0;
+        }
+        save_record(d, type, vcpu);
+        d->saved_next++;
+    }
+    return 1;
+}
+
+/* ---- Restoring ---- */
+
+struct reader {
+    const uint8_t *at;
+    uint32_t left;
+    uint8_t *copy; /* a page or more of our own memory */
+    uint32_t room;
+};
+
+static bool open_reader(const struct slot *s, struct reader *r)
+{
+    struct metronome_state_header h;
+
+    memcpy(&h, area(s), sizeof(h));
+    r->at = area(s) + sizeof(h);
+    r->left = h.bytes - (uint32_t)sizeof(h);
+    return h.magic == METRONOME_STATE_MAGIC && h.version == METRONOME_ABI_VERSION && h.bytes >= sizeof(h) &&
+           h.bytes <= METRONOME_DOMAIN_STATE_BYTES;
+}
+
+/* Copies the next record, which must be of this kind. NULL, or what is wrong with it. */
+static const char *take_record(struct reader *r, uint16_t type, uint32_t vcpu, struct value *v)
+{
+    struct metronome_state_record h;
+
+    if (r->left < sizeof(h))
+        return "missing";
+    memcpy(&h, r->at, sizeof(h));
+    if (h.type != type || h.vcpu != vcpu)
+        return "missing";
+    if (h.version != kinds[type].version)
+        return "of another version";
+    if (h.bytes > r->room || rounded(h.bytes) > r->left - sizeof(h))
+        return "too long";
+    memcpy(r->copy, r->at + sizeof(h), h.bytes);
+    *v = (struct value){r->copy, h.bytes};
+    r->at += sizeof(h) + rounded(h.bytes);
+    r->left -= (uint32_t)sizeof(h) + rounded(h.bytes);
+    return NULL;
+}
+
+const char *state_description(const struct slot *s, struct metronome_domain_header *h)
+{
+    struct reader r = {.copy = (uint8_t *)h, .room = sizeof(*h)};
+    struct value v;
+
+    if (!open_reader(s, &r))
+        return "no saved state of this version of Metronome";
+    if (take_record(&r, METRONOME_STATE_HEADER, 0, &v) || v.bytes != sizeof(*h))
+        return "the saved state does not begin with its description";
+    return NULL;
+}
+
+static const char *restore_next(struct domain *d, struct reader *r, uint16_t type, uint32_t vcpu)
+{
+    struct value v;
+    const char *wrong = take_record(r, type, vcpu, &v);
+
+    return wrong ? wrong : kinds[type].restore(d, d->vcpu[vcpu], v);
+}
+
+static bool restore_records(struct domain *d, struct reader *r, char *why, size_t size)
+{
+    uint16_t type;
+    uint32_t vcpu;
+
+    for (uint32_t n = 0; record_at(n, d->vcpus, &type, &vcpu); n++) {
+        const char *wrong = restore_next(d, r, type, vcpu);
+
+        if (wrong && type < METRONOME_STATE_OF_VCPU)
+            format_line(why, size, "saved state, %s: %s", kinds[type].text, wrong);
+        else if (wrong)
+            format_line(why, size, "saved state, %s of vCPU %u: %s", kinds[type].text, vcpu, wrong);
+        if (wrong)
+            return false;
+    }
+    if (r->left)
+        format_line(why, size, "saved state: more than is known");
+    return !r->left;
+}
+
+static bool restore_all(struct domain *d, struct reader *r, bool any_tsc, char *why, size_t size)
+{
+    if (!open_reader(d->slot, r)) {
+        format_line(why, size, "no saved state of this version of Metronome");
+        return false;
+    }
+    if (!restore_records(d, r, why, size))
+        return false;
+    if (!any_tsc && !same_clock(d->time.tsc_hz)) {
+        format_line(why, size, "saved where the TSC runs at %llu Hz; here it runs at %llu Hz, and cannot be scaled",
+                    (unsigned long long)d->time.tsc_hz, (unsigned long long)tsc_hz);
+        return false;
+    }
+    return true;
+}
+
+bool state_restore(struct domain *d, bool any_tsc, char *why, size_t size)
+{
+    struct reader r = {.copy = alloc_pages(COPY_ORDER), .room = PAGE_SIZE << COPY_ORDER};
+    bool restored = r.copy && restore_all(d, &r, any_tsc, why, size);
+
+    if (r.copy)
+        free_pages(r.copy, COPY_ORDER);
+    else
+        format_line(why, size, "the hypervisor's own memory is used up");
+    return restored;
+}

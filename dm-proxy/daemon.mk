@@ -13,4 +13,4 @@ $(B)/daemon-obj/%.o: %.c
 	$(HOSTCC) $(DAEMON_CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/metronome-daemon: $(DAEMON_OBJ)
-	$(HOSTCC) $^ -o $@
+	$(HOSTCC) $^ -lz -o $@

@@ -3,7 +3,7 @@
 TOOL_CFLAGS := $(DAEMON_CFLAGS) -D_GNU_SOURCE -iquote tools/metronome \
 	-DMETRONOME_VERSION='"$(shell git describe --always --dirty 2>/dev/null || echo unknown)"'
 TOOL_SRC := $(wildcard tools/metronome/*.c)
-TOOL_SHARED := $(LAUNCH_SRC) $(addprefix dm-proxy/daemon/,request.c paths.c host.c)
+TOOL_SHARED := $(LAUNCH_SRC) $(addprefix dm-proxy/daemon/,request.c paths.c host.c image.c)
 TOOL_OBJ := $(TOOL_SRC:%.c=$(B)/tool-obj/%.o) $(TOOL_SHARED:%.c=$(B)/daemon-obj/%.o)
 
 all: $(B)/metronome
@@ -13,7 +13,7 @@ $(B)/tool-obj/%.o: %.c
 	$(HOSTCC) $(TOOL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/metronome: $(TOOL_OBJ)
-	$(HOSTCC) $^ -lxlutil -lxenlight -o $@
+	$(HOSTCC) $^ -lxlutil -lxenlight -lz -o $@
 
 # The test guest.
 

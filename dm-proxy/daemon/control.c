@@ -21,7 +21,7 @@ void control_init(uint8_t *memory)
     completions = (void *)(memory + METRONOME_CONTROL_COMPLETIONS);
 }
 
-bool control_send(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status), void *owner)
+bool control_send(uint32_t op, unsigned slot, const uint64_t arguments[2], void (*done)(void *owner, int status), void *owner)
 {
     uint32_t produced = commands->ring.produced, sequence = next_sequence++;
     struct pending *p = &pending[sequence % METRONOME_RING_ENTRIES];
@@ -30,7 +30,7 @@ bool control_send(uint32_t op, unsigned slot, uint64_t argument, void (*done)(vo
         return false;
     *p = (struct pending){true, sequence, done, owner};
     commands->entry[produced % METRONOME_RING_ENTRIES] = (struct metronome_command){
-        .op = op, .sequence = sequence, .flags = METRONOME_COMMAND_COMPLETE, .args = {slot, argument}};
+        .op = op, .sequence = sequence, .flags = METRONOME_COMMAND_COMPLETE, .args = {slot, arguments ? arguments[0] : 0, arguments ? arguments[1] : 0}};
     __atomic_store_n(&commands->ring.produced, produced + 1, __ATOMIC_RELEASE);
     return true;
 }

@@ -11,7 +11,7 @@
 void control_init(uint8_t *memory);
 
 /* Queues a command; false: the ring is full. The caller rings the doorbell. */
-bool control_send(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status), void *owner);
+bool control_send(uint32_t op, unsigned slot, const uint64_t arguments[2], void (*done)(void *owner, int status), void *owner);
 
 /* No `done` is called for this owner any more. */
 void control_forget(const void *owner);

@@ -16,23 +16,53 @@ void device_model_init(struct device_model *d)
     d->qmp.fd = d->process.gone.fd = -1;
 }
 
-void device_model_command(struct device_model *d, const char *command)
+bool device_model_ask(struct device_model *d, const char *command, void (*answered)(void *owner, const char *error),
+                      void *owner)
 {
-    char text[100];
-    int n = snprintf(text, sizeof text, "{\"execute\":\"%s\"}\n", command);
+    size_t n = strlen(command);
 
+    if (d->qmp.fd < 0 || d->questions == DEVICE_MODEL_QUESTIONS)
+        return false;
+    d->question[d->questions++] = (struct question){answered, owner};
     /* A QEMU that does not read its socket loses the command, not our loop. */
-    if (d->qmp.fd >= 0 && send(d->qmp.fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) != n)
-        loop_close(&d->qmp);
+    if (send(d->qmp.fd, command, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n)
+        return true;
+    loop_close(&d->qmp);
+    return false;
 }
 
-/* QMP sends one JSON object per line, and only three of them mean anything here. */
+void device_model_forget(struct device_model *d, const void *owner)
+{
+    for (unsigned i = 0; d && i < d->questions; i++)
+        if (d->question[i].owner == owner)
+            d->question[i].answered = NULL;
+}
+
+/* {"return": ...} or {"error": {"class": ..., "desc": "..."}}: answers come in the order of the commands. */
+static void on_answer(struct device_model *d, bool refused)
+{
+    struct question q = d->question[0];
+    char *words = strstr(d->line, "\"desc\": \"");
+
+    if (!d->questions)
+        return;
+    memmove(d->question, d->question + 1, --d->questions * sizeof d->question[0]);
+    words = words ? words + 9 : d->line;
+    if (refused)
+        words[strcspn(words, "\"\r")] = 0;
+    if (q.answered)
+        q.answered(q.owner, refused ? words : NULL);
+}
+
+/* QMP sends one JSON object per line, and only a few of them mean anything here. */
 static void on_line(struct device_model *d)
 {
     d->line[d->line_bytes] = 0;
     d->line_bytes = 0;
     if (strstr(d->line, "\"QMP\""))
-        device_model_command(d, "qmp_capabilities");
+        device_model_ask(d, "{\"execute\":\"qmp_capabilities\"}\n", NULL, NULL);
+    else if (!strncmp(d->line, "{\"return\"", 9) || !strncmp(d->line, "{\"error\"", 8))
+        on_answer(d, d->line[2] == 'e');
     else if (strstr(d->line, "\"event\": \"POWERDOWN\""))
         d->power_button(d->owner);
     else if (strstr(d->line, "\"event\": \"RESET\"") && strstr(d->line, "\"guest\": false"))
@@ -93,9 +123,9 @@ static void describe_nics(struct dm_launch *l, const struct request *r)
 
 /* What QEMU is told beyond devices: the user's monitor, and whatever the user has asked for in QEMU's own words. */
 struct extra {
-    const char *word[REQUEST_MAX_QEMU_ARGS + 16];
+    const char *word[REQUEST_MAX_QEMU_ARGS + 18];
     unsigned count;
-    char monitor[64];
+    char monitor[64], incoming[32];
 };
 
 static void add_pair(struct extra *e, const char *option, const char *value)
@@ -104,7 +134,7 @@ static void add_pair(struct extra *e, const char *option, const char *value)
     e->word[e->count++] = value;
 }
 
-static void describe_extra(struct extra *e, struct dm_launch *l, const struct request *r, const int *fds)
+static void describe_extra(struct extra *e, struct dm_launch *l, const struct request *r, const int *fds, int saved)
 {
     snprintf(e->monitor, sizeof e->monitor, "socket,id=monitor0,fd=%d", fds[REQUEST_MONITOR]);
     l->fds[l->fd_count++] = fds[REQUEST_MONITOR];
@@ -116,16 +146,20 @@ static void describe_extra(struct extra *e, struct dm_launch *l, const struct re
         l->serial.fd = fds[REQUEST_SERIAL];
     if (*r->qmp)
         add_pair(e, "-qmp", r->qmp);
+    if (saved >= 0) {
+        snprintf(e->incoming, sizeof e->incoming, "fd:%d", saved);
+        l->fds[l->fd_count++] = saved;
+        add_pair(e, "-incoming", e->incoming);
+    }
     for (unsigned i = 0; i < r->qemu_args; i++)
         e->word[e->count++] = r->qemu_arg[i];
     l->extra = e->word;
 }
 
-bool device_model_start(struct device_model *d, unsigned slot_number, const struct request *r,
+bool device_model_start(struct device_model *d, int saved, const struct request *r,
                         const struct ivshmem *slot, const int *fds, char *error, size_t error_size)
 {
-    struct dm_launch l = {.slot = slot_number,
-                          .mem_fd = slot->memory,
+    struct dm_launch l = {.mem_fd = slot->memory,
                           .wait_fd = slot->to_dom0,
                           .ring_fd = slot->to_hypervisor,
                           .vcpus = (unsigned)r->vcpus,
@@ -146,7 +180,7 @@ bool device_model_start(struct device_model *d, unsigned slot_number, const stru
     l.qmp.fd = qmp[1];
     describe_disks(&l, r);
     describe_nics(&l, r);
-    describe_extra(&extra, &l, r, fds);
+    describe_extra(&extra, &l, r, fds, saved);
     /* Relative paths are the client's. */
     pid = fchdir(fds[REQUEST_CWD]) ? -1 : dm_launch(&l, error, error_size);
     close(qmp[1]);

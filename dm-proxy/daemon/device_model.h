@@ -11,11 +11,21 @@
 #include "daemon/process.h"
 #include "daemon/request.h"
 
+#define DEVICE_MODEL_QUESTIONS 8u
+
+/* A QMP command whose answer has not come. */
+struct question {
+    void (*answered)(void *owner, const char *error); /* error: NULL, or QEMU's words; may be NULL: nobody waits */
+    void *owner;
+};
+
 struct device_model {
     struct process process;
     struct watch qmp;
     char line[4096]; /* of QMP, being read */
     size_t line_bytes;
+    struct question question[DEVICE_MODEL_QUESTIONS]; /* in the order asked */
+    unsigned questions;
     void (*ended)(void *owner);
     void (*power_button)(void *owner);
     void (*reset)(void *owner); /* the user's "system_reset": QEMU has reset its devices, and only them */
@@ -25,10 +35,15 @@ struct device_model {
 void device_model_init(struct device_model *d);
 
 /* `fds`: the client's, by enum request_fd. False: `error` says why. */
-bool device_model_start(struct device_model *d, unsigned slot_number, const struct request *r,
+/* The answers that `owner` waits for go to nobody. `d` may be NULL. */
+void device_model_forget(struct device_model *d, const void *owner);
+
+/* `saved`: a file with the devices' state to begin with, or -1. */
+bool device_model_start(struct device_model *d, int saved, const struct request *r,
                         const struct ivshmem *slot, const int *fds, char *error, size_t error_size);
 
-/* A QMP command without arguments. */
-void device_model_command(struct device_model *d, const char *command);
+/* A QMP command, as JSON. False: QEMU does not take it. A QEMU that ends does not answer. */
+bool device_model_ask(struct device_model *d, const char *command, void (*answered)(void *owner, const char *error),
+                      void *owner);
 
 #endif

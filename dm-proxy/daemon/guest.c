@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "daemon/device_model.h"
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
+#include "daemon/image.h"
 #include "daemon/protocol.h"
 #include "daemon/slot.h"
 
@@ -20,8 +22,8 @@
 #define DESTROY_PATIENCE_MS 10000 /* for the hypervisor's answer */
 
 enum phase {
-    PHASE_REQUEST,  /* its client has not said yet what it is to be */
     PHASE_WAITING,  /* for the hypervisor */
+    PHASE_LOADING,  /* its memory is read from a file */
     PHASE_CREATING, /* the hypervisor makes the domain */
     PHASE_STARTING, /* its device model starts */
     PHASE_RUNNING,
@@ -34,12 +36,16 @@ struct guest {
     struct guest *next;
     enum phase phase;
     struct watch client; /* -1: has left */
-    int fds[REQUEST_FDS];
+    int fds[REQUEST_MOST_FDS]; /* -1: not given */
     char text[REQUEST_MAX_BYTES]; /* what the request points into */
     struct request request;
     int slot; /* -1: none */
     struct device_model dm;
     struct console console;
+    struct process_work loading;
+    int devices; /* of a saved guest: QEMU's part, in memory; -1: none */
+    void (*changed)(void *owner, const struct metronome_slot_status *status); /* whoever holds it */
+    void *holder;
     struct timer patience;
     struct event end;
 };
@@ -71,13 +77,18 @@ static void tell_text(struct guest *g, enum event_type type, const char *format,
     tell(g, &e);
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
 static void close_fds(struct guest *g)
 {
-    for (unsigned i = 0; i < REQUEST_FDS; i++) {
-        if (g->fds[i] >= 0)
-            close(g->fds[i]);
-        g->fds[i] = -1;
-    }
+    for (unsigned i = 0; i < REQUEST_MOST_FDS; i++)
+        close_fd(&g->fds[i]);
+    close_fd(&g->devices);
 }
 
 static void forget(struct guest *g)
@@ -106,6 +117,7 @@ static void forget_or_stop(struct guest *g)
 static void gone(struct guest *g)
 {
     console_close(&g->console);
+    process_work_close(&g->loading);
     loop_cancel(&g->patience);
     if (g->slot >= 0)
         slot_empty(hypervisor_slot((unsigned)g->slot));
@@ -172,6 +184,16 @@ static void on_not_destroyed(void *owner)
     stop_device_model(g);
 }
 
+static void tell_holder(struct guest *g, const struct metronome_slot_status *s)
+{
+    void (*changed)(void *owner, const struct metronome_slot_status *status) = g->changed;
+
+    if (!s)
+        g->changed = NULL;
+    if (changed)
+        changed(g->holder, s);
+}
+
 /* The first reason counts. What had begun is taken back in the opposite order. */
 static void end(struct guest *g, enum event_type type, int status, const char *format, const char *argument)
 {
@@ -179,6 +201,7 @@ static void end(struct guest *g, enum event_type type, int status, const char *f
 
     if (g->phase >= PHASE_DESTROYING)
         return;
+    tell_holder(g, NULL);
     g->end = (struct event){.type = type, .status = (uint32_t)status};
     snprintf(g->end.text, sizeof g->end.text, format, argument);
     g->phase = PHASE_DESTROYING;
@@ -187,7 +210,7 @@ static void end(struct guest *g, enum event_type type, int status, const char *f
         return;
     }
     loop_timer(&g->patience, DESTROY_PATIENCE_MS, on_not_destroyed, g);
-    hypervisor_command(METRONOME_CONTROL_DESTROY, (unsigned)g->slot, 0, on_destroyed, g);
+    hypervisor_command(METRONOME_CONTROL_DESTROY, (unsigned)g->slot, NULL, on_destroyed, g);
 }
 
 static void refuse(struct guest *g, int status, const char *text)
@@ -221,7 +244,7 @@ static void on_power_button(void *owner)
 {
     struct guest *g = owner;
 
-    hypervisor_command(METRONOME_CONTROL_POWER_BUTTON, (unsigned)g->slot, 0, NULL, NULL);
+    hypervisor_command(METRONOME_CONTROL_POWER_BUTTON, (unsigned)g->slot, NULL, NULL, NULL);
 }
 
 static void on_reset(void *owner)
@@ -229,7 +252,7 @@ static void on_reset(void *owner)
     struct guest *g = owner;
 
     if (g->phase == PHASE_RUNNING)
-        hypervisor_command(METRONOME_CONTROL_RESET, (unsigned)g->slot, 0, NULL, NULL);
+        hypervisor_command(METRONOME_CONTROL_RESET, (unsigned)g->slot, NULL, NULL, NULL);
 }
 
 static void refuse_creation(struct guest *g, int error)
@@ -279,7 +302,7 @@ static void on_created(void *owner, int status)
     g->dm.power_button = on_power_button;
     g->dm.reset = on_reset;
     g->dm.owner = g;
-    if (!device_model_start(&g->dm, (unsigned)g->slot, &g->request, hypervisor_slot((unsigned)g->slot), g->fds, error,
+    if (!device_model_start(&g->dm, g->devices, &g->request, hypervisor_slot((unsigned)g->slot), g->fds, error,
                             sizeof error))
         refuse(g, EXIT_USAGE, error);
 }
@@ -298,10 +321,49 @@ static int free_slot(void)
     return -1;
 }
 
+static bool load(void *guest, char *error, size_t error_size)
+{
+    const struct guest *g = guest;
+    const struct ivshmem *memory = hypervisor_slot((unsigned)g->slot);
+
+    return image_load(g->fds[REQUEST_IMAGE], memory->memory, memory->bytes, g->devices, error, error_size);
+}
+
+static void on_loaded(void *owner)
+{
+    struct guest *g = owner;
+    const uint64_t arguments[2] = {g->request.rtc_seconds, g->request.any_tsc ? METRONOME_RESTORE_ANY_TSC : 0};
+    const char *error = process_work_error(&g->loading);
+
+    if (g->phase != PHASE_LOADING)
+        return;
+    if (error) {
+        end(g, EVENT_REFUSED, EXIT_USAGE, "the saved guest %s", error);
+        return;
+    }
+    g->phase = PHASE_CREATING;
+    hypervisor_command(METRONOME_CONTROL_RESTORE, (unsigned)g->slot, arguments, on_created, g);
+}
+
+/* A saved guest's memory is read by a process of its own: others do not wait for it. */
+static void start_loading(struct guest *g)
+{
+    char error[300];
+
+    g->devices = *g->request.module ? -1 : memfd_create("metronome-devices", MFD_CLOEXEC);
+    g->phase = PHASE_LOADING;
+    tell_text(g, EVENT_PROGRESS, "loading the guest%s", "");
+    if (!slot_begin(hypervisor_slot((unsigned)g->slot)) || !process_work(&g->loading, load, g, on_loaded, g)) {
+        snprintf(error, sizeof error, "cannot load the saved guest: %s", strerror(errno));
+        refuse(g, EXIT_INTERNAL, error);
+    }
+}
+
 static void create(struct guest *g)
 {
     const struct ivshmem *memory;
     char error[300];
+    bool saved = g->fds[REQUEST_IMAGE] >= 0;
 
     g->slot = free_slot();
     if (g->slot < 0) {
@@ -309,7 +371,7 @@ static void create(struct guest *g)
         return;
     }
     memory = hypervisor_slot((unsigned)g->slot);
-    if (!slot_fill(memory, &g->request, g->fds[REQUEST_CWD], error, sizeof error)) {
+    if (!saved && !slot_fill(memory, &g->request, g->fds[REQUEST_CWD], error, sizeof error)) {
         refuse(g, EXIT_USAGE, error);
         return;
     }
@@ -317,9 +379,13 @@ static void create(struct guest *g)
         refuse(g, EXIT_INTERNAL, "cannot map the guest's console");
         return;
     }
+    if (saved) {
+        start_loading(g);
+        return;
+    }
     g->phase = PHASE_CREATING;
     tell_text(g, EVENT_PROGRESS, "creating the guest%s", "");
-    hypervisor_command(METRONOME_CONTROL_CREATE, (unsigned)g->slot, 0, on_created, g);
+    hypervisor_command(METRONOME_CONTROL_CREATE, (unsigned)g->slot, NULL, on_created, g);
 }
 
 /* Why a guest ended by itself, and what that is to its user. */
@@ -360,6 +426,7 @@ static void follow(struct guest *g)
         g->phase = PHASE_RUNNING;
         tell_text(g, EVENT_RUNNING, "running%s", "");
     }
+    tell_holder(g, &s);
     if (s.state == METRONOME_SLOT_SHUTDOWN)
         on_shutdown(g, &s);
 }
@@ -376,7 +443,7 @@ static void hypervisor_failed(struct guest *g)
 
 static void update(struct guest *g)
 {
-    if (g->phase == PHASE_REQUEST || g->phase >= PHASE_STOPPING)
+    if (g->phase >= PHASE_STOPPING)
         return;
     if (hypervisor.state == HYPERVISOR_FAILED)
         hypervisor_failed(g);
@@ -398,7 +465,7 @@ void guests_hypervisor_changed(void)
 
 static void client_left(struct guest *g)
 {
-    if (g->phase == PHASE_GONE || g->phase == PHASE_REQUEST) {
+    if (g->phase == PHASE_GONE) {
         forget_or_stop(g);
         return;
     }
@@ -414,51 +481,19 @@ static void take_order(struct guest *g, const struct order *o, ssize_t bytes)
         end(g, EVENT_ENDED, EXIT_ENDED, "stopped%s", "");
     else if (g->phase == PHASE_RUNNING)
         hypervisor_command(o->type == ORDER_RESET ? METRONOME_CONTROL_RESET : METRONOME_CONTROL_POWER_BUTTON,
-                           (unsigned)g->slot, 0, NULL, NULL);
-}
-
-static void take_request(struct guest *g, ssize_t bytes, unsigned fds)
-{
-    g->phase = PHASE_WAITING;
-    if (fds != REQUEST_FDS || !request_unpack(&g->request, g->text, (size_t)bytes)) {
-        refuse(g, EXIT_INTERNAL, "the running daemon is of another version of Metronome");
-        return;
-    }
-    if (hypervisor.state == HYPERVISOR_STARTING)
-        tell_text(g, EVENT_PROGRESS, "starting the hypervisor in %s", hypervisor.machine);
-    update(g);
-}
-
-static unsigned take_fds(struct guest *g, struct msghdr *m)
-{
-    struct cmsghdr *c = CMSG_FIRSTHDR(m);
-    unsigned n;
-
-    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-        return 0;
-    n = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    memcpy(g->fds, CMSG_DATA(c), n * sizeof(int));
-    return n;
+                           (unsigned)g->slot, NULL, NULL, NULL);
 }
 
 static void on_client(void *owner)
 {
     struct guest *g = owner;
-    char control[CMSG_SPACE(sizeof g->fds)];
     struct order order;
-    struct iovec data = {&order, sizeof order};
-    struct msghdr m = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    ssize_t n;
+    ssize_t n = recv(g->client.fd, &order, sizeof order, MSG_DONTWAIT);
 
-    if (g->phase == PHASE_REQUEST)
-        data = (struct iovec){g->text, sizeof g->text};
-    n = recvmsg(g->client.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0 && errno == EAGAIN)
         return;
     if (n <= 0)
         client_left(g);
-    else if (g->phase == PHASE_REQUEST)
-        take_request(g, n, take_fds(g, &m));
     else
         take_order(g, &order, n);
 }
@@ -468,20 +503,78 @@ void guests_init(void (*on_last_left)(void))
     last_left = on_last_left;
 }
 
-void guest_accept(int connection)
+void guests_none_came(void)
+{
+    if (!guests)
+        last_left();
+}
+
+static struct guest *make(int client)
 {
     struct guest *g = calloc(1, sizeof *g);
 
-    if (!g) {
-        close(connection);
-        return;
-    }
-    for (unsigned i = 0; i < REQUEST_FDS; i++)
+    if (!g)
+        return NULL;
+    for (unsigned i = 0; i < REQUEST_MOST_FDS; i++)
         g->fds[i] = -1;
-    g->slot = -1;
+    g->slot = g->devices = g->loading.process.gone.fd = -1;
+    g->phase = PHASE_WAITING;
     device_model_init(&g->dm);
     console_init(&g->console);
     g->next = guests;
     guests = g;
-    loop_watch(&g->client, connection, on_client, g);
+    loop_watch(&g->client, client, on_client, g);
+    return g;
+}
+
+void guest_begin(int client, const char *request, size_t bytes, const int *fds, unsigned fd_count)
+{
+    struct guest *g = make(client);
+
+    for (unsigned i = 0; i < fd_count; i++)
+        if (g)
+            g->fds[i] = fds[i];
+        else
+            close(fds[i]);
+    if (!g) {
+        close(client);
+        return;
+    }
+    memcpy(g->text, request, bytes);
+    if (fd_count < REQUEST_FDS || !request_unpack(&g->request, g->text, bytes)) {
+        refuse(g, EXIT_INTERNAL, "the running daemon is of another version of Metronome");
+        return;
+    }
+    if (hypervisor.state == HYPERVISOR_STARTING)
+        tell_text(g, EVENT_PROGRESS, "starting the hypervisor in %s", hypervisor.machine);
+    update(g);
+}
+
+struct guest *guest_find(const char *name)
+{
+    for (struct guest *g = guests; g; g = g->next)
+        if (g->phase == PHASE_RUNNING && !strcmp(g->request.name, name))
+            return g;
+    return NULL;
+}
+
+bool guest_hold(struct guest *g, void (*changed)(void *owner, const struct metronome_slot_status *status), void *owner,
+                struct guest_view *view)
+{
+    if (g->changed)
+        return false;
+    g->changed = changed;
+    g->holder = owner;
+    *view = (struct guest_view){(unsigned)g->slot, &g->dm, &g->request, g->fds[REQUEST_CWD]};
+    return true;
+}
+
+void guest_release(struct guest *g)
+{
+    g->changed = NULL;
+}
+
+void guest_was_saved(struct guest *g)
+{
+    end(g, EVENT_ENDED, EXIT_ENDED, "saved%s", "");
 }

@@ -5,16 +5,47 @@
 #define METRONOME_GUEST_H
 
 #include <stdbool.h>
+#include <stddef.h>
+
+#include "daemon/device_model.h"
+#include "daemon/request.h"
+#include "public/control.h"
 
 /* `on_last_left` is called when the last guest has ended and its client has left. */
 void guests_init(void (*on_last_left)(void));
 
-/* Takes a connection over: reads its request when it comes. */
-void guest_accept(int connection);
+/* Takes over a client's connection and descriptors; `request` is what it has sent. */
+void guest_begin(int client, const char *request, size_t bytes, const int *fds, unsigned fd_count);
 
 /* The hypervisor's state or a slot's status may have changed. */
 void guests_hypervisor_changed(void);
 
 unsigned guests_count(void);
+
+/* A connection has ended without having become a guest: if there is none, `on_last_left` is called. */
+void guests_none_came(void);
+
+/* ---- For what is done with a guest by others than its client ---- */
+
+struct guest;
+
+/* One that runs; NULL: there is none of this name. */
+struct guest *guest_find(const char *name);
+
+struct guest_view {
+    unsigned slot;
+    struct device_model *dm;
+    const struct request *request;
+    int cwd;
+};
+
+/* `changed` hears of the slot's status until guest_release(); with NULL of the guest's end, which releases it. False:
+ * somebody holds it already. */
+bool guest_hold(struct guest *g, void (*changed)(void *owner, const struct metronome_slot_status *status), void *owner,
+                struct guest_view *view);
+void guest_release(struct guest *g);
+
+/* It lies in a file: here it ends. */
+void guest_was_saved(struct guest *g);
 
 #endif

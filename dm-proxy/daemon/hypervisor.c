@@ -265,17 +265,22 @@ void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy)
     copy->message[sizeof copy->message - 1] = 0;
 }
 
-void hypervisor_command(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status),
+void hypervisor_command(uint32_t op, unsigned slot, const uint64_t arguments[2], void (*done)(void *owner, int status),
                         void *owner)
 {
     uint64_t one = 1;
 
     if (hypervisor.state != HYPERVISOR_READY)
         return;
-    if (!control_send(op, slot, argument, done, owner)) {
+    if (!control_send(op, slot, arguments, done, owner)) {
         fail(EXIT_INTERNAL, "the hypervisor does not take commands any more");
         return;
     }
     if (write(hv.control.to_hypervisor, &one, sizeof one) != sizeof one)
         fail(EXIT_INTERNAL, "cannot ring the hypervisor's doorbell");
+}
+
+void hypervisor_forget(const void *owner)
+{
+    control_forget(owner);
 }

@@ -33,7 +33,10 @@ const struct ivshmem *hypervisor_slot(unsigned slot);
 void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy);
 
 /* `done` gets 0 or a negative METRONOME_E*; it is not called when the hypervisor fails. */
-void hypervisor_command(uint32_t op, unsigned slot, uint64_t argument, void (*done)(void *owner, int status),
+void hypervisor_command(uint32_t op, unsigned slot, const uint64_t arguments[2], void (*done)(void *owner, int status),
                         void *owner);
+
+/* Nothing of what `owner` has asked for calls back any more. */
+void hypervisor_forget(const void *owner);
 
 #endif

@@ -3,7 +3,9 @@
  * hypervisor in the outer QEMU, and a QEMU for each guest's devices.
  *
  *   main.c          the socket that clients come to, the daemon's own start and end
+ *   connection.c    what a client wants: a guest, or something done with one
  *   guest.c         a guest's life       device_model.c  its QEMU       console.c  its console, without QEMU
+ *   save.c          a guest to a file    image.c         the file
  *   slot.c          a slot's memory      hypervisor.c    the hypervisor, with outer.c, control.c, ivshmem.c
  *   loop.c, process.c                    what all of them stand on
  *   request.c, paths.c, host.c           shared with the command line
@@ -24,6 +26,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/connection.h"
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
 #include "daemon/loop.h"
@@ -49,7 +52,7 @@ static void on_connection(void *owner)
 
     (void)owner;
     if (connection >= 0)
-        guest_accept(connection);
+        connection_accept(connection);
 }
 
 static void on_signal(void *owner)

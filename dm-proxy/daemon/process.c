@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -94,6 +95,41 @@ bool process_start(struct process *p, const struct process_plan *plan, void (*en
     collect(p);
     snprintf(error, error_size, "cannot start %s: %s", plan->argv[0], strerror(why));
     return false;
+}
+
+bool process_work(struct process_work *p, bool (*work)(void *argument, char *error, size_t error_size), void *argument,
+                  void (*ended)(void *owner), void *owner)
+{
+    pid_t parent = getpid(), pid;
+
+    p->process.gone.fd = -1;
+    p->error = mmap(NULL, PROCESS_ERROR_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p->error == MAP_FAILED)
+        p->error = NULL;
+    pid = p->error ? fork() : -1;
+    if (pid < 0)
+        return false;
+    if (!pid) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(getppid() == parent && work(argument, p->error, PROCESS_ERROR_BYTES) ? 0 : 1);
+    }
+    process_adopt(&p->process, pid, ended, owner);
+    return true;
+}
+
+const char *process_work_error(const struct process_work *p)
+{
+    if (p->process.exited && !p->process.status)
+        return NULL;
+    return p->error && *p->error ? p->error : "the process that does it was killed";
+}
+
+void process_work_close(struct process_work *p)
+{
+    process_end_now(&p->process);
+    if (p->error)
+        munmap(p->error, PROCESS_ERROR_BYTES);
+    p->error = NULL;
 }
 
 void process_signal(struct process *p, int signal)

@@ -33,6 +33,17 @@ bool process_start(struct process *p, const struct process_plan *plan, void (*en
                    char *error, size_t error_size);
 /* The same for a child that something else has started. */
 void process_adopt(struct process *p, pid_t pid, void (*ended)(void *owner), void *owner);
+/* A child of the same program that does `work`, which says in `error` why it fails: a page of memory that both see. */
+#define PROCESS_ERROR_BYTES 400
+struct process_work {
+    struct process process;
+    char *error; /* empty: it has not failed, or has been killed */
+};
+bool process_work(struct process_work *p, bool (*work)(void *argument, char *error, size_t error_size), void *argument,
+                  void (*ended)(void *owner), void *owner);
+/* NULL: it is done; else why not. */
+const char *process_work_error(const struct process_work *p);
+void process_work_close(struct process_work *p);
 void process_signal(struct process *p, int signal);
 
 /* Kills it and waits, without a call of `ended`. */

@@ -9,6 +9,9 @@
  *                                            closes: for the last guest, when the hypervisor is gone as well
  *
  * A guest lives no longer than its client: a connection that is lost stops it.
+ *
+ *   errand about a guest of another client
+ *                                            ENDED when it is done, or REFUSED; closes
  */
 #ifndef METRONOME_PROTOCOL_H
 #define METRONOME_PROTOCOL_H
@@ -17,7 +20,7 @@
 
 #include "public/stats.h"
 
-#define PROTOCOL_VERSION  1
+#define PROTOCOL_VERSION  2
 #define REQUEST_MAX_BYTES 100000
 
 /* Descriptors that come with a request, in this order. */
@@ -26,7 +29,9 @@ enum request_fd {
     REQUEST_SERIAL,   /* a socket: the guest's serial console */
     REQUEST_MONITOR,  /* a socket: QEMU's human monitor */
     REQUEST_MESSAGES, /* a pipe: what the device model says on stderr */
-    REQUEST_FDS
+    REQUEST_FDS,
+    REQUEST_IMAGE = REQUEST_FDS, /* of a guest to restore only: the file, which has been checked */
+    REQUEST_MOST_FDS
 };
 
 /* Exit statuses of `metronome`, which the daemon chooses for what it sees. */
@@ -51,6 +56,18 @@ enum order_type { ORDER_STOP, ORDER_POWER_BUTTON, ORDER_RESET };
 
 struct order {
     uint32_t type;
+};
+
+#define ERRAND_MAGIC 0x44525245u /* "ERRD": no request begins so */
+enum errand_type {
+    ERRAND_SAVE, /* with a descriptor: the file to write */
+};
+#define ERRAND_LEAVE_RUNNING 1u /* the guest goes on after having been saved */
+
+struct errand {
+    uint32_t magic, version; /* PROTOCOL_VERSION */
+    uint32_t type, flags;
+    char guest[64]; /* its name */
 };
 
 #endif

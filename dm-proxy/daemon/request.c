@@ -60,6 +60,8 @@ size_t request_pack(const struct request *r, char *to, size_t size)
         put(&p, "%s=%s", strings[i].key, *string_field(r, i));
     put(&p, "memory=%llu", (unsigned long long)r->memory);
     put(&p, "vcpus=%llu", (unsigned long long)r->vcpus);
+    put(&p, "rtc_seconds=%llu", (unsigned long long)r->rtc_seconds);
+    put(&p, "any_tsc=%d", r->any_tsc);
     for (unsigned i = 0; i < r->disks; i++) {
         const struct request_disk *d = &r->disk[i];
         put(&p, "disk=%u,%u,%d,%d,%s,%s", d->bus, d->index, d->cdrom, d->readonly, d->format, d->path);
@@ -127,6 +129,10 @@ static bool take(struct request *r, const char *key, char *value)
         r->memory = strtoull(value, NULL, 10);
     else if (!strcmp(key, "vcpus"))
         r->vcpus = strtoull(value, NULL, 10);
+    else if (!strcmp(key, "rtc_seconds"))
+        r->rtc_seconds = strtoull(value, NULL, 10);
+    else if (!strcmp(key, "any_tsc"))
+        r->any_tsc = atoi(value);
     else if (!strcmp(key, "disk"))
         return take_disk(r, value);
     else if (!strcmp(key, "nic"))

@@ -32,6 +32,8 @@ struct request {
     const char *firmware, *module, *append, *initrd;
     uint64_t memory; /* bytes */
     uint64_t vcpus;
+    uint64_t rtc_seconds; /* a guest to restore: its RTC is put so far forward */
+    bool any_tsc;         /* although the TSC has another frequency than where it was saved */
     unsigned disks, nics, qemu_args;
     struct request_disk disk[REQUEST_MAX_DISKS];
     struct request_nic nic[REQUEST_MAX_NICS];

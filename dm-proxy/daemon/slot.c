@@ -94,11 +94,11 @@ static bool fill_with_device_model(struct filling *f, const struct request *r)
 }
 
 /* Until the hypervisor says otherwise it has to be rung. */
-static bool fill_notify(const struct filling *f)
+bool slot_begin(const struct ivshmem *slot)
 {
     struct metronome_notify n = {.hypervisor_waits = 1};
 
-    return pwrite(f->slot->memory, &n, sizeof n, METRONOME_DOMAIN_NOTIFY) == sizeof n;
+    return pwrite(slot->memory, &n, sizeof n, METRONOME_DOMAIN_NOTIFY) == sizeof n;
 }
 
 bool slot_fill(const struct ivshmem *slot, const struct request *r, int cwd, char *error, size_t error_size)
@@ -125,7 +125,7 @@ bool slot_fill(const struct ivshmem *slot, const struct request *r, int cwd, cha
     if (!(*r->module ? fill_without_device_model(&f, r) : fill_with_device_model(&f, r)))
         return false;
     cmos_fill(h->cmos, &board);
-    return (fill_notify(&f) && pwrite(slot->memory, h, sizeof *h, METRONOME_DOMAIN_HEADER) == sizeof *h) ||
+    return (slot_begin(slot) && pwrite(slot->memory, h, sizeof *h, METRONOME_DOMAIN_HEADER) == sizeof *h) ||
            refuse(&f, "memory", "the host has no more of it");
 }
 

@@ -14,6 +14,9 @@
 /* Writes header, firmware or module. `cwd`: where the request's relative paths start. False: `error` says why. */
 bool slot_fill(const struct ivshmem *slot, const struct request *r, int cwd, char *error, size_t error_size);
 
+/* What a slot needs whose guest comes from a file. */
+bool slot_begin(const struct ivshmem *slot);
+
 /* The memory that a guest gets which asks for so much: a multiple of 2 MiB. */
 uint64_t slot_memory(uint64_t wanted);
 

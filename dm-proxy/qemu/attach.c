@@ -123,6 +123,22 @@ static void map_slot(void)
     dm.completions = (void *)(dm.base + METRONOME_DOMAIN_COMPLETIONS);
 }
 
+/* A new domain's is all zero. Where BARs show memory is for QEMU to say again, when it loads its devices' state. */
+static void find_kept(void)
+{
+    struct kept *k = dm.kept = (void *)(dm.base + METRONOME_DOMAIN_KEPT);
+
+    dm.restored = k->magic == KEPT_MAGIC;
+    k->magic = KEPT_MAGIC;
+    if (!dm.restored)
+        return;
+    if (!memory_kept_is_valid() || k->tree_bytes > sizeof k->tree)
+        dm_fatal("the saved state of the device model's memory is damaged");
+    for (unsigned i = 0; i < k->alias_count; i++)
+        k->aliases[i].active = 0;
+    xenstore_restore();
+}
+
 /* Called by every libxen "open": the first one attaches. */
 void dm_attach(void)
 {
@@ -130,5 +146,6 @@ void dm_attach(void)
         return;
     parse_options(&dm.options);
     map_slot();
+    find_kept();
     fw_cfg_port_init();
 }

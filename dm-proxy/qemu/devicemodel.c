@@ -19,9 +19,6 @@ struct xendevicemodel_handle {
     int unused;
 };
 
-/* QEMU reports levels over and over: only changes go to the hypervisor. */
-static uint16_t isa_levels;
-static uint8_t intx_levels[32]; /* by device; bit: pin */
 static bool ready_sent;
 
 static int fail(int error)
@@ -55,6 +52,7 @@ static void send_isa_irq(unsigned irq, unsigned level)
         dm_send(METRONOME_DM_SET_ISA_IRQ, irq, level, 0, 0);
 }
 
+/* QEMU reports levels over and over: only changes go to the hypervisor. */
 int xendevicemodel_set_isa_irq_level(xendevicemodel_handle *dmod, domid_t domain, uint8_t irq, unsigned int level)
 {
     uint16_t bit = (uint16_t)(1u << (irq & 15));
@@ -62,9 +60,9 @@ int xendevicemodel_set_isa_irq_level(xendevicemodel_handle *dmod, domid_t domain
     (void)dmod, (void)domain;
     if (irq > 15)
         return fail(EINVAL);
-    if ((bit & HYPERVISOR_IRQS) || !(isa_levels & bit) == !level)
+    if ((bit & HYPERVISOR_IRQS) || !(dm.kept->isa_levels & bit) == !level)
         return 0;
-    isa_levels ^= bit;
+    dm.kept->isa_levels ^= bit;
     send_isa_irq(irq, level != 0);
     return 0;
 }
@@ -77,9 +75,9 @@ int xendevicemodel_set_pci_intx_level(xendevicemodel_handle *dmod, domid_t domai
     (void)dmod, (void)domain;
     if (segment || bus || device > 31 || pin > 3)
         return fail(EINVAL);
-    if (!(intx_levels[device] & bit) == !level)
+    if (!(dm.kept->intx_levels[device] & bit) == !level)
         return 0;
-    intx_levels[device] ^= bit;
+    dm.kept->intx_levels[device] ^= bit;
     dm_send(METRONOME_DM_SET_PCI_INTX, device, pin, level != 0, 0);
     return 0;
 }
@@ -105,10 +103,10 @@ void dm_repeat_lines(void)
     for (unsigned link = 0; link < PCI_LINKS; link++)
         dm_send(METRONOME_DM_SET_PCI_LINK, link, 0, 0, 0);
     for (unsigned irq = 0; irq < 16; irq++)
-        if (isa_levels >> irq & 1)
+        if (dm.kept->isa_levels >> irq & 1)
             send_isa_irq(irq, 1);
     for (unsigned i = 0; i < 32 * 4; i++)
-        if (intx_levels[i / 4] >> i % 4 & 1)
+        if (dm.kept->intx_levels[i / 4] >> i % 4 & 1)
             dm_send(METRONOME_DM_SET_PCI_INTX, i / 4, i % 4, 1, 0);
 }
 

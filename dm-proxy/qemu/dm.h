@@ -32,6 +32,33 @@ struct dm_options {
     char files[1024];           /* files=DIR: every file below it is served by fw_cfg under its relative name */
 };
 
+struct extent {
+    uint64_t gfn, pages, arena; /* arena: byte offset in it */
+    uint64_t active;            /* 0 or 1 */
+};
+
+/*
+ * What this library knows and QEMU does not save: it lies in the slot's memory (METRONOME_DOMAIN_KEPT), is saved with the
+ * domain, and found again by the QEMU of the restored one. All zero in a new domain.
+ */
+#define KEPT_MAGIC 0x3154504b4d44544dull /* "MTDMKPT1" */
+#define KEPT_EXTENTS 64u
+struct kept {
+    uint64_t magic;
+    uint32_t home_count, alias_count;
+    struct extent homes[KEPT_EXTENTS], aliases[KEPT_EXTENTS];
+    uint64_t next_free;      /* offset in the arena; 0: nothing allocated yet */
+    uint16_t isa_levels;
+    uint8_t zero[2];
+    uint8_t intx_levels[32]; /* by device; bit: pin */
+    uint16_t fw_cfg_key;
+    uint8_t zero1[2];
+    uint32_t fw_cfg_offset, fw_cfg_descriptor_high;
+    uint32_t tree_bytes;
+    char tree[8192];         /* xenstore's physmap: path, NUL, value, NUL ... */
+};
+METRONOME_ABI_SIZE(struct kept, 16 + 2 * 32 * KEPT_EXTENTS + 8 + 4 + 32 + 4 + 8 + 4 + 8192 + 4);
+
 struct dm {
     struct dm_options options;
     struct metronome_domain_header header; /* a copy, checked once */
@@ -42,6 +69,8 @@ struct dm {
     struct metronome_notify *notify;
     struct metronome_command_ring *commands;
     struct metronome_completion_ring *completions;
+    struct kept *kept;
+    bool restored;   /* the domain was saved, and QEMU is going to load its devices' state */
     bool in_request; /* QEMU works on a request, whose answer will ring: commands need not */
 };
 
@@ -70,7 +99,11 @@ void dm_repeat_lines(void); /* after a reset: the levels and routes that the hyp
 bool request_acceptable(const struct metronome_ioreq *request);
 void request_answer(struct metronome_ioreq *request, uint64_t data); /* in place: the vCPU may go on */
 
+/* xenstore.c */
+void xenstore_restore(void);
+
 /* memory.c */
+bool memory_kept_is_valid(void);
 int memory_populate(uint64_t gfn, uint64_t pages);
 int memory_relocate(uint64_t from, uint64_t to, uint64_t pages);
 void memory_section_added(uint64_t start, uint64_t end);

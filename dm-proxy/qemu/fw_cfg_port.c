@@ -63,6 +63,16 @@ void fw_cfg_port_init(void)
         dm_fatal("fw_cfg has no room");
     if (dm.options.files[0] && nftw(dm.options.files, add_file, 16, FTW_PHYS))
         dm_fatal("cannot read the folder %s", dm.options.files);
+    fw_cfg.key = dm.kept->fw_cfg_key;
+    fw_cfg.offset = dm.kept->fw_cfg_offset;
+    fw_cfg.descriptor_high = dm.kept->fw_cfg_descriptor_high;
+}
+
+static void keep(void)
+{
+    dm.kept->fw_cfg_key = fw_cfg.key;
+    dm.kept->fw_cfg_offset = fw_cfg.offset;
+    dm.kept->fw_cfg_descriptor_high = fw_cfg.descriptor_high;
 }
 
 /* One element between the port and guest memory; a part without backing is lost, as on a bus. */
@@ -112,6 +122,7 @@ bool fw_cfg_port_answers(struct metronome_ioreq *r)
         value = fw_cfg_read(&fw_cfg, offset, r->size);
     else
         fw_cfg_write(&fw_cfg, offset, r->size, (uint32_t)r->data);
+    keep();
     request_answer(r, value);
     return true;
 }

@@ -2,7 +2,7 @@
  * Starts a stock QEMU as the device model of one domain slot. The caller has filled the slot's header and has had it
  * created (CONTROL_CREATE) before: QEMU's first commands go out while it starts, and the ring holds 128 of them.
  *
- *     struct dm_launch l = {.slot = 0, .mem_fd = m, .wait_fd = w, .ring_fd = r, .memory = 256 << 20, .vcpus = 1};
+ *     struct dm_launch l = {.mem_fd = m, .wait_fd = w, .ring_fd = r, .memory = 256 << 20, .vcpus = 1};
  *     l.disks[l.disk_count++] = (struct dm_disk){.path = "disk.img"};
  *     pid_t pid = dm_launch(&l, error, sizeof error);
  *
@@ -47,7 +47,6 @@ struct dm_channel {
 };
 
 struct dm_launch {
-    unsigned slot;
     int mem_fd, wait_fd, ring_fd; /* the slot's memory; doorbell to us; doorbell to the hypervisor */
     uint64_t memory;              /* bytes: ram_low + ram_high */
     unsigned vcpus;

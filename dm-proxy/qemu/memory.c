@@ -9,20 +9,18 @@
 
 #include "dm.h"
 
-#define MAX_EXTENTS 64
 #define FOUR_GIB_GFN (1ull << (32 - PAGE_SHIFT))
 #define LEGACY_VGA 0xa0000ull
 #define LEGACY_VGA_END 0xc0000ull
 #define LARGE_PAGES 512ull
 
-struct extent {
-    uint64_t gfn, pages, arena; /* arena: byte offset in it */
-    bool active;
-};
-
-static struct extent homes[MAX_EXTENTS], aliases[MAX_EXTENTS];
-static unsigned home_count, alias_count;
-static uint64_t next_free; /* offset in the arena; 0: nothing allocated yet */
+static struct extent *extent_at(struct extent *table, unsigned count, uint64_t gfn)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (gfn - table[i].gfn < table[i].pages)
+            return &table[i];
+    return NULL;
+}
 
 static struct extent *extent_of(struct extent *table, unsigned count, uint64_t gfn)
 {
@@ -30,6 +28,25 @@ static struct extent *extent_of(struct extent *table, unsigned count, uint64_t g
         if (table[i].active && gfn - table[i].gfn < table[i].pages)
             return &table[i];
     return NULL;
+}
+
+static bool fits(const struct extent *e)
+{
+    uint64_t pages = (dm.bytes - METRONOME_DOMAIN_ARENA) >> PAGE_SHIFT, first = e->arena >> PAGE_SHIFT;
+
+    return e->active <= 1 && !(e->arena & (PAGE_BYTES - 1)) && first <= pages && e->pages <= pages - first;
+}
+
+bool memory_kept_is_valid(void)
+{
+    const struct kept *k = dm.kept;
+    bool valid = k->home_count <= KEPT_EXTENTS && k->alias_count <= KEPT_EXTENTS;
+
+    for (unsigned i = 0; valid && i < k->home_count; i++)
+        valid = fits(&k->homes[i]);
+    for (unsigned i = 0; valid && i < k->alias_count; i++)
+        valid = fits(&k->aliases[i]);
+    return valid;
 }
 
 static bool ram_offset(uint64_t gfn, uint64_t *arena)
@@ -51,7 +68,9 @@ bool memory_of_qemu(uint64_t gfn, uint64_t *offset)
     uint64_t arena;
 
     if (!ram_offset(gfn, &arena)) {
-        home = extent_of(homes, home_count, gfn);
+        home = extent_of(dm.kept->homes, dm.kept->home_count, gfn);
+        if (!home) /* a restored QEMU asks for video memory where its BAR is: whether that shows it already or not */
+            home = extent_at(dm.kept->aliases, dm.kept->alias_count, gfn);
         if (!home)
             return false;
         arena = home->arena + ((gfn - home->gfn) << PAGE_SHIFT);
@@ -62,7 +81,7 @@ bool memory_of_qemu(uint64_t gfn, uint64_t *offset)
 
 static bool guest_page(uint64_t gfn, uint64_t *arena)
 {
-    struct extent *alias = extent_of(aliases, alias_count, gfn);
+    struct extent *alias = extent_of(dm.kept->aliases, dm.kept->alias_count, gfn);
 
     if (alias) {
         *arena = alias->arena + ((gfn - alias->gfn) << PAGE_SHIFT);
@@ -103,7 +122,7 @@ static uint64_t allocate(uint64_t pages)
     const uint64_t taken[][2] = {
         {h->firmware, h->firmware_bytes}, {h->module, h->module_bytes}, {h->initrd, h->initrd_bytes}};
     uint64_t bytes = pages << PAGE_SHIFT;
-    uint64_t start = next_free ? next_free : h->extra;
+    uint64_t start = dm.kept->next_free ? dm.kept->next_free : h->extra;
     bool moved;
 
     do {
@@ -118,7 +137,7 @@ static uint64_t allocate(uint64_t pages)
     } while (moved);
     if (start + bytes > h->extra + h->extra_bytes)
         return 0;
-    next_free = start + bytes;
+    dm.kept->next_free = start + bytes;
     return start;
 }
 
@@ -128,33 +147,33 @@ int memory_populate(uint64_t gfn, uint64_t pages)
 
     if (ram_offset(gfn, &arena) || ram_offset(gfn + pages - 1, &arena))
         dm_fatal("QEMU's memory size (-m) is not the domain's");
-    if (home_count == MAX_EXTENTS)
-        dm_fatal("QEMU has more than %d video memories and option ROMs", MAX_EXTENTS);
+    if (dm.kept->home_count == KEPT_EXTENTS)
+        dm_fatal("QEMU has more than %d video memories and option ROMs", KEPT_EXTENTS);
     arena = allocate(pages);
     if (!arena)
         dm_fatal("no room for %llu KiB of video memory or option ROM: the domain's extra area is %llu KiB",
                  (unsigned long long)pages * 4, (unsigned long long)dm.header.extra_bytes >> 10);
-    homes[home_count++] = (struct extent){.gfn = gfn, .pages = pages, .arena = arena, .active = true};
+    dm.kept->homes[dm.kept->home_count++] = (struct extent){.gfn = gfn, .pages = pages, .arena = arena, .active = 1};
     return 0;
 }
 
 static void show(struct extent *alias)
 {
-    alias->active = true;
+    alias->active = 1;
     dm_send(METRONOME_DM_MAP, alias->gfn, alias->arena, alias->pages, 0);
 }
 
 static void hide(struct extent *alias)
 {
-    alias->active = false;
+    alias->active = 0;
     dm_send(METRONOME_DM_UNMAP, alias->gfn, alias->pages, 0, 0);
 }
 
 static struct extent *alias_at(uint64_t gfn, uint64_t pages)
 {
-    for (unsigned i = 0; i < alias_count; i++)
-        if (aliases[i].gfn == gfn && aliases[i].pages == pages)
-            return &aliases[i];
+    for (unsigned i = 0; i < dm.kept->alias_count; i++)
+        if (dm.kept->aliases[i].gfn == gfn && dm.kept->aliases[i].pages == pages)
+            return &dm.kept->aliases[i];
     return NULL;
 }
 
@@ -163,11 +182,11 @@ static struct extent *alias_slot(uint64_t gfn, uint64_t pages)
 {
     struct extent *alias = alias_at(gfn, pages);
 
-    if (!alias && alias_count < MAX_EXTENTS)
-        alias = &aliases[alias_count++];
-    for (unsigned i = 0; !alias && i < alias_count; i++)
-        if (!aliases[i].active)
-            alias = &aliases[i];
+    if (!alias && dm.kept->alias_count < KEPT_EXTENTS)
+        alias = &dm.kept->aliases[dm.kept->alias_count++];
+    for (unsigned i = 0; !alias && i < dm.kept->alias_count; i++)
+        if (!dm.kept->aliases[i].active)
+            alias = &dm.kept->aliases[i];
     return alias;
 }
 
@@ -177,10 +196,10 @@ static struct extent *alias_slot(uint64_t gfn, uint64_t pages)
  */
 int memory_relocate(uint64_t from, uint64_t to, uint64_t pages)
 {
-    struct extent *home = extent_of(homes, home_count, from);
+    struct extent *home = extent_of(dm.kept->homes, dm.kept->home_count, from);
     struct extent *alias;
 
-    if (extent_of(homes, home_count, to) && !home) { /* back home */
+    if (extent_of(dm.kept->homes, dm.kept->home_count, to) && !home) { /* back home */
         alias = alias_at(from, pages);
         if (alias && alias->active)
             hide(alias);

@@ -10,6 +10,8 @@
 #include <unistd.h>
 #include <xenstore.h>
 
+#include "dm.h"
+
 #define PATH_BYTES 512
 #define DOMAIN0 "/local/domain/0"
 #define FULL_BYTES (PATH_BYTES + sizeof DOMAIN0)
@@ -86,6 +88,53 @@ static bool set(const char *path, const void *data, unsigned length)
     n->value = value;
     n->length = length;
     return true;
+}
+
+/* QEMU's map of its video memory: what it reads again when it is started to load a saved state. */
+
+#define PHYSMAP "/physmap/"
+
+static void keep_node(struct kept *k, const struct node *n)
+{
+    size_t path = strlen(n->path) + 1;
+
+    if (path + n->length + 1 > sizeof k->tree - k->tree_bytes)
+        return; /* then the restored QEMU says what it misses */
+    memcpy(k->tree + k->tree_bytes, n->path, path);
+    memcpy(k->tree + k->tree_bytes + path, n->value, n->length + 1);
+    k->tree_bytes += (uint32_t)path + n->length + 1;
+}
+
+static void keep(void)
+{
+    if (!dm.kept)
+        return;
+    dm.kept->tree_bytes = 0;
+    for (const struct node *n = nodes; n; n = n->next)
+        if (strstr(n->path, PHYSMAP))
+            keep_node(dm.kept, n);
+}
+
+static size_t word_bytes(const char *at, const char *end)
+{
+    const char *nul = memchr(at, 0, (size_t)(end - at));
+
+    return nul ? (size_t)(nul - at) + 1 : 0;
+}
+
+void xenstore_restore(void)
+{
+    const char *at = dm.kept->tree, *end = at + dm.kept->tree_bytes;
+
+    while (at < end) {
+        const char *value = at + word_bytes(at, end);
+        size_t bytes = value > at && value < end ? word_bytes(value, end) : 0;
+
+        if (!bytes || value - at > PATH_BYTES)
+            dm_fatal("the saved state of the device model's memory is damaged");
+        set(at, value, (unsigned)bytes - 1);
+        at = value + bytes;
+    }
 }
 
 /* Events. */
@@ -245,6 +294,8 @@ bool xs_write(struct xs_handle *h, xs_transaction_t t, const char *path, const v
     absolute(full, path);
     pthread_mutex_lock(&lock);
     done = set(full, data, length);
+    if (strstr(full, PHYSMAP))
+        keep();
     fire(full);
     pthread_mutex_unlock(&lock);
     if (!done)

@@ -67,7 +67,7 @@ no command|
 unknown command|fly
 unrecognized option|run --fly
 requires an argument|run --disk
-only one configuration file|run typo.cfg list.cfg
+only one file|run typo.cfg list.cfg
 no such file|run --disk missing.img
 no such file|run --cdrom missing.iso
 no such file|run --firmware missing.rom

@@ -33,7 +33,7 @@ static int remove_file(void **state)
 
 static struct dm_launch machine(void)
 {
-    return (struct dm_launch){.slot = 3, .memory = 256 << 20, .vcpus = 2};
+    return (struct dm_launch){.memory = 256 << 20, .vcpus = 2};
 }
 
 static const char *line(const struct dm_launch *l)
@@ -58,7 +58,7 @@ static void plain_machine(void **state)
 
     (void)state;
     assert_non_null(text);
-    assert_non_null(strstr(text, "-xen-domid 4 -xen-attach -machine pc,accel=xen,max-ram-below-4g=3G,hpet=off"));
+    assert_non_null(strstr(text, "-xen-domid 1 -xen-attach -machine pc,accel=xen,max-ram-below-4g=3G,hpet=off"));
     assert_non_null(strstr(text, "-m 256M -smp 2"));
     assert_non_null(strstr(text, "-device VGA,addr=0x2 -display none"));
     assert_null(strstr(text, "-drive"));

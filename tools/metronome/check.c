@@ -197,6 +197,22 @@ static void check_programs(const struct request *r)
         bad_input("the library for the guest's QEMU is not there: run make");
 }
 
+/* Its memory has its firmware or module in it. */
+void check_restore(struct run *r)
+{
+    struct request *q = &r->request;
+
+    check_memory(q);
+    disks_check(q);
+    if (*q->qmp)
+        check_qmp(q);
+    if (*q->vnc)
+        check_vnc(q);
+    if (r->expect)
+        check_expect(r);
+    check_programs(q);
+}
+
 void check_run(struct run *r)
 {
     struct request *q = &r->request;

@@ -123,6 +123,16 @@ int client_connect(char *error, size_t error_size)
     return fd;
 }
 
+int client_connect_running(void)
+{
+    char folder[PATH_MAX], path[PATH_MAX], error[300];
+
+    if (!runtime_folder(folder, error, sizeof error))
+        return -1;
+    snprintf(path, sizeof path, "%.*s/socket", PATH_MAX - 20, folder);
+    return connect_to(path);
+}
+
 bool client_send(int socket, const void *bytes, size_t n, const int *fds, unsigned fd_count)
 {
     char control[CMSG_SPACE(16 * sizeof(int))] = {0};

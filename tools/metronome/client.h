@@ -10,6 +10,9 @@
 /* A connection to the daemon that runs, or to one started now. -1: `error` says why not. */
 int client_connect(char *error, size_t error_size);
 
+/* A connection to the daemon that runs; -1: there is none. */
+int client_connect_running(void);
+
 /* Sends a packet with descriptors. */
 bool client_send(int socket, const void *bytes, size_t n, const int *fds, unsigned fd_count);
 

@@ -23,14 +23,24 @@ struct run {
     const char *config;
     const char *expect;
     uint64_t timeout_ms; /* 0: none */
+    int image;           /* of a guest to restore; -1: none */
+    bool rtc_of_host;    /* its RTC goes on with the time that has passed, not with that of its saving */
     bool quiet;
 };
 
 /* Prints one line, "metronome: ...", and ends the program with EXIT_USAGE. */
 void bad_input(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
+/* What a command takes beside options. */
+struct command_line {
+    const char *usage;                                /* printed by --help, before the options */
+    unsigned kind;                                    /* SETTING_RUN or SETTING_RESTORE */
+    void (*read_file)(struct run *r, const char *path); /* its one operand */
+};
+enum { SETTING_RUN = 1, SETTING_RESTORE = 2 };
+
 /* settings.c: applies an option or key, or ends by bad_input(). `where`: "--memory", or "FILE.cfg: memory". */
-void settings_from_arguments(struct run *r, int argc, char **argv);
+void settings_from_arguments(struct run *r, const struct command_line *c, int argc, char **argv);
 void settings_apply(struct run *r, const char *key, const char *value, const char *where);
 bool settings_is_key(const char *key); /* of configuration files */
 
@@ -45,6 +55,11 @@ void nic_add(struct request *r, const char *spec, const char *where);
 
 /* check.c: ends by bad_input() where something cannot work. */
 void check_run(struct run *r);
+void check_restore(struct run *r);
+
+/* save.c: `metronome save`, and what `metronome restore` reads. */
+int save_command(int argc, char **argv);
+void restore_read(struct run *r, const char *path);
 
 /* session.c: returns the exit status. */
 int session_run(struct run *r);

@@ -299,8 +299,8 @@ static bool open_session(struct session *s, char *error, size_t error_size)
         snprintf(error, error_size, "%s", strerror(errno));
         return false;
     }
-    const int fds[REQUEST_FDS] = {cwd, serial[1], monitor[1], messages[1]};
-    bool sent = n && client_send(s->daemon, text, n, fds, REQUEST_FDS);
+    const int fds[REQUEST_MOST_FDS] = {cwd, serial[1], monitor[1], messages[1], s->run->image};
+    bool sent = n && client_send(s->daemon, text, n, fds, s->run->image >= 0 ? REQUEST_MOST_FDS : REQUEST_FDS);
     for (unsigned i = 0; i < REQUEST_FDS; i++)
         close(fds[i]);
     s->serial = serial[0];

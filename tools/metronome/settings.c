@@ -5,7 +5,8 @@
 
 #include "run.h"
 
-enum { OPTION_ONLY = 1, FLAG = 2 };
+/* Where a setting is taken: a key of configuration files, an option of one command or of both. */
+enum { OPTION_ONLY = 4, FLAG = 8, BOTH = SETTING_RUN | SETTING_RESTORE };
 
 struct setting {
     const char *name;
@@ -182,31 +183,47 @@ static void set_quiet(struct run *r, const char *value, const char *where)
     r->quiet = true;
 }
 
+static void set_rtc(struct run *r, const char *value, const char *where)
+{
+    r->rtc_of_host = !strcmp(value, "host");
+    if (!r->rtc_of_host && strcmp(value, "saved"))
+        bad_input("%s: '%s' is neither saved nor host", where, value);
+}
+
+static void set_any_tsc(struct run *r, const char *value, const char *where)
+{
+    (void)value;
+    (void)where;
+    r->request.any_tsc = true;
+}
+
 /* Every option and configuration key. Keys that the command line writes otherwise come twice. */
 static const struct setting settings[] = {
-    {"name", set_name, "NAME", "the guest's name", 0},
-    {"memory", set_memory, "SIZE", "its memory in MiB, or with K, M, G [512]", 0},
-    {"vcpus", set_vcpus, "N", "its virtual CPUs [1]", 0},
+    {"name", set_name, "NAME", "the guest's name", SETTING_RUN},
+    {"memory", set_memory, "SIZE", "its memory in MiB, or with K, M, G [512]", SETTING_RUN},
+    {"vcpus", set_vcpus, "N", "its virtual CPUs [1]", SETTING_RUN},
     {"disk", set_disk, "SPEC",
-     "a disk: FILE, or in xl's syntax FILE,FORMAT,VDEV,ACCESS; VDEV hd* is IDE, sd* AHCI, vd* virtio", 0},
-    {"cdrom", set_cdrom, "FILE", "a CD-ROM drive with this image", OPTION_ONLY},
-    {"nic", set_nic, "SPEC", "a network card: MODEL[,mac=MAC][,net=NETDEV]; NETDEV is user, none or QEMU's -netdev",
-     OPTION_ONLY},
-    {"vif", set_nic, NULL, NULL, 0},
-    {"boot", set_boot, "ORDER", "boot order: letters of a, c, d, n", 0},
-    {"firmware", set_firmware, "FILE", "the firmware's image [SeaBIOS]", 0},
-    {"vga", set_vga, "TYPE", "std, cirrus or none [std]", 0},
-    {"vnc", set_vnc, "DISPLAY", "a VNC server for its screen: [HOST]:N or unix:PATH", 0},
-    {"serial", set_serial, "CHARDEV", "its serial console: stdio, none, or QEMU's -serial [stdio]", 0},
-    {"qmp", set_qmp, "ADDRESS", "QEMU's control socket: PATH or HOST:PORT", OPTION_ONLY},
-    {"module", set_module, "IMAGE", "start IMAGE without device model and firmware (bzImage, multiboot1, PVH)",
-     OPTION_ONLY},
-    {"append", set_append, "TEXT", "the module's command line", OPTION_ONLY},
-    {"initrd", set_initrd, "FILE", "the module's initial RAM disk", OPTION_ONLY},
-    {"timeout", set_timeout, "SECONDS", "end with status 3 after so long", OPTION_ONLY},
-    {"expect", set_expect, "REGEX", "end with status 0 as soon as a line of serial output matches", OPTION_ONLY},
-    {"qemu-arg", set_qemu_arg, "ARG", "one more argument for the device model's QEMU", OPTION_ONLY},
-    {"quiet", set_quiet, NULL, "no progress and no table at the end", OPTION_ONLY | FLAG},
+     "a disk: FILE, or in xl's syntax FILE,FORMAT,VDEV,ACCESS; VDEV hd* is IDE, sd* AHCI, vd* virtio", SETTING_RUN},
+    {"cdrom", set_cdrom, "FILE", "a CD-ROM drive with this image", SETTING_RUN | OPTION_ONLY},
+    {"nic", set_nic, "SPEC", "a network card: MODEL[,mac=MAC][,net=NETDEV]; NETDEV is user, none or QEMU's -netdev", SETTING_RUN | OPTION_ONLY},
+    {"vif", set_nic, NULL, NULL, SETTING_RUN},
+    {"boot", set_boot, "ORDER", "boot order: letters of a, c, d, n", SETTING_RUN},
+    {"firmware", set_firmware, "FILE", "the firmware's image [SeaBIOS]", SETTING_RUN},
+    {"vga", set_vga, "TYPE", "std, cirrus or none [std]", SETTING_RUN},
+    {"vnc", set_vnc, "DISPLAY", "a VNC server for its screen: [HOST]:N or unix:PATH", BOTH},
+    {"serial", set_serial, "CHARDEV", "its serial console: stdio, none, or QEMU's -serial [stdio]", BOTH},
+    {"qmp", set_qmp, "ADDRESS", "QEMU's control socket: PATH or HOST:PORT", BOTH | OPTION_ONLY},
+    {"module", set_module, "IMAGE", "start IMAGE without device model and firmware (bzImage, multiboot1, PVH)", SETTING_RUN | OPTION_ONLY},
+    {"append", set_append, "TEXT", "the module's command line", SETTING_RUN | OPTION_ONLY},
+    {"initrd", set_initrd, "FILE", "the module's initial RAM disk", SETTING_RUN | OPTION_ONLY},
+    {"timeout", set_timeout, "SECONDS", "end with status 3 after so long", BOTH | OPTION_ONLY},
+    {"expect", set_expect, "REGEX", "end with status 0 as soon as a line of serial output matches", BOTH | OPTION_ONLY},
+    {"qemu-arg", set_qemu_arg, "ARG", "one more argument for the device model's QEMU", SETTING_RUN | OPTION_ONLY},
+    {"quiet", set_quiet, NULL, "no progress and no table at the end", BOTH | OPTION_ONLY | FLAG},
+    {"rtc", set_rtc, "WHICH", "its RTC goes on where it was: saved; or with the time that has passed: host [saved]",
+     SETTING_RESTORE | OPTION_ONLY},
+    {"any-tsc", set_any_tsc, NULL, "although the TSC runs at another rate here than where it was saved",
+     SETTING_RESTORE | OPTION_ONLY | FLAG},
 };
 #define SETTINGS (sizeof settings / sizeof settings[0])
 
@@ -218,10 +235,10 @@ bool settings_is_key(const char *key)
     return false;
 }
 
-static void print_settings(void)
+static void print_settings(unsigned kind)
 {
     for (unsigned i = 0; i < SETTINGS; i++)
-        if (settings[i].help)
+        if (settings[i].help && (settings[i].kind & kind))
             printf("  --%s%s%-*s %s\n", settings[i].name, settings[i].argument ? " " : "",
                    18 - (int)strlen(settings[i].name) - (settings[i].argument ? 1 : 0),
                    settings[i].argument ? settings[i].argument : "", settings[i].help);
@@ -246,12 +263,10 @@ static void set_option(struct run *r, unsigned i, const char *value)
     settings[i].set(r, value, where);
 }
 
-static void help(void)
+static void help(const struct command_line *c)
 {
-    printf("Usage: metronome run [OPTION]... [FILE.cfg]\n"
-           "Boots a guest; its serial console is the terminal. FILE.cfg is in the syntax of xl.cfg(5); options come "
-           "after it.\n\n");
-    print_settings();
+    puts(c->usage);
+    print_settings(c->kind);
     printf("\nKeys: Ctrl-a x ends the guest, Ctrl-a c switches between it and QEMU's monitor, Ctrl-a h shows all.\n"
            "Exit status: 0 power-off or expected output, 1 ended without it, 2 bad usage or input, 3 time-out, 4 guest "
            "crash,\n"
@@ -259,32 +274,44 @@ static void help(void)
     exit(0);
 }
 
-/* The configuration file is read first, so that options go on top of it wherever they stand. */
-void settings_from_arguments(struct run *r, int argc, char **argv)
+/* The command's options, and where each stands in the table. */
+static void list_options(const struct command_line *c, struct option *options, unsigned *places)
 {
-    struct option options[SETTINGS + 2] = {{0}};
-    int found, index = 0;
+    unsigned n = 0;
 
     for (unsigned i = 0; i < SETTINGS; i++)
-        options[i] =
-            (struct option){settings[i].name, settings[i].kind & FLAG ? no_argument : required_argument, NULL, 'o'};
-    options[SETTINGS] = (struct option){"help", no_argument, NULL, 'h'};
+        if (settings[i].kind & c->kind) {
+            places[n] = i;
+            options[n++] =
+                (struct option){settings[i].name, settings[i].kind & FLAG ? no_argument : required_argument, NULL, 'o'};
+        }
+    options[n] = (struct option){"help", no_argument, NULL, 'h'};
+}
+
+/* The file is read first, so that options go on top of it wherever they stand. */
+void settings_from_arguments(struct run *r, const struct command_line *c, int argc, char **argv)
+{
+    struct option options[SETTINGS + 2] = {{0}};
+    unsigned places[SETTINGS];
+    int found, index = 0;
+
+    list_options(c, options, places);
     for (unsigned pass = 0; pass < 2; pass++) {
         optind = 0;
         opterr = pass == 0;
         while ((found = getopt_long(argc, argv, "h", options, &index)) != -1) {
             if (found == 'h')
-                help();
+                help(c);
             if (found != 'o')
                 exit(EXIT_USAGE); /* getopt has said why */
-            if (!settings[index].help)
-                bad_input("--%s: a key of configuration files; the option is --nic", settings[index].name);
+            if (!settings[places[index]].help)
+                bad_input("--%s: a key of configuration files; the option is --nic", settings[places[index]].name);
             if (pass)
-                set_option(r, (unsigned)index, optarg);
+                set_option(r, places[index], optarg);
         }
         if (argc - optind > 1)
-            bad_input("%s: only one configuration file can be given", argv[optind + 1]);
+            bad_input("%s: only one file can be given", argv[optind + 1]);
         if (!pass && optind < argc)
-            config_read(r, r->config = argv[optind]);
+            c->read_file(r, argv[optind]);
     }
 }

@@ -1,0 +1,276 @@
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/guest.h"
+#include "daemon/hypervisor.h"
+#include "daemon/image.h"
+#include "daemon/process.h"
+#include "daemon/save.h"
+#include "public/domain.h"
+
+#define PATIENCE_MS 10000 /* for each step but the writing of the file */
+#define RETRY_MS    2     /* until posted writes have been taken */
+
+struct saving {
+    struct watch client;
+    struct timer patience, retry;
+    struct guest *guest; /* NULL: it has ended */
+    struct guest_view view;
+    bool leave_running;
+    bool pausing;      /* until the hypervisor says that it is */
+    bool device_model_stopped;
+    struct process_work work;
+    struct image_parts *parts;
+    char error[400];
+};
+
+static void reply(struct saving *s, enum event_type type, int status, const char *text)
+{
+    struct event e = {.type = type, .status = (uint32_t)status};
+
+    snprintf(e.text, sizeof e.text, "%s", text);
+    if (s->client.fd >= 0 && send(s->client.fd, &e, sizeof e, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        return; /* it has left: its file is not ours to care for */
+}
+
+static void forget(struct saving *s)
+{
+    loop_cancel(&s->patience);
+    loop_cancel(&s->retry);
+    loop_close(&s->client);
+    process_work_close(&s->work);
+    if (s->parts) {
+        close(s->parts->file);
+        if (s->parts->devices >= 0)
+            close(s->parts->devices);
+        free(s->parts);
+    }
+    free(s);
+}
+
+static void resume(struct saving *s)
+{
+    if (s->device_model_stopped)
+        device_model_ask(s->view.dm, "{\"execute\":\"cont\"}\n", NULL, NULL);
+    hypervisor_command(METRONOME_CONTROL_UNPAUSE, s->view.slot, NULL, NULL, NULL);
+}
+
+static void fail(struct saving *s, int status, const char *why)
+{
+    if (s->guest) {
+        resume(s);
+        guest_release(s->guest);
+    }
+    reply(s, EVENT_REFUSED, status, why);
+    hypervisor_forget(s);
+    device_model_forget(s->view.dm, s);
+    forget(s);
+}
+
+static void on_impatient(void *owner)
+{
+    fail(owner, EXIT_INTERNAL, "the guest does not come to rest: its device model or the hypervisor does not answer");
+}
+
+static void step(struct saving *s)
+{
+    loop_timer(&s->patience, PATIENCE_MS, on_impatient, s);
+}
+
+/* ---- The last step: the file is written ---- */
+
+static void on_written(void *owner)
+{
+    struct saving *s = owner;
+    const char *error = process_work_error(&s->work);
+    char why[500];
+
+    if (error) {
+        snprintf(why, sizeof why, "the file: %.450s", error);
+        fail(s, EXIT_USAGE, why);
+        return;
+    }
+    if (s->leave_running) {
+        resume(s);
+        guest_release(s->guest);
+    } else {
+        guest_release(s->guest);
+        guest_was_saved(s->guest);
+    }
+    reply(s, EVENT_ENDED, EXIT_ENDED, "");
+    forget(s);
+}
+
+static bool write_file(void *argument, char *error, size_t error_size)
+{
+    return image_write(argument, error, error_size);
+}
+
+static void on_state(void *owner, int status)
+{
+    struct saving *s = owner;
+
+    if (status) {
+        fail(s, EXIT_INTERNAL, "the hypervisor cannot save the guest's state");
+        return;
+    }
+    loop_cancel(&s->patience);
+    s->parts->guest.wallclock = (int64_t)time(NULL);
+    if (!process_work(&s->work, write_file, s->parts, on_written, s))
+        fail(s, EXIT_INTERNAL, "cannot start a process that writes the file");
+}
+
+static void on_devices(void *owner, const char *error)
+{
+    struct saving *s = owner;
+    char why[300];
+
+    if (error) {
+        snprintf(why, sizeof why, "QEMU cannot save its devices: %.250s", error);
+        fail(s, EXIT_INTERNAL, why);
+        return;
+    }
+    step(s);
+    hypervisor_command(METRONOME_CONTROL_SAVE, s->view.slot, NULL, on_state, s);
+}
+
+/* ---- The device model ---- */
+
+static bool posted_writes_taken(const struct saving *s)
+{
+    uint32_t pointers[2] = {0, 0};
+
+    return pread(s->parts->memory, pointers, sizeof pointers, METRONOME_DOMAIN_BUFIOREQ) == sizeof pointers &&
+           pointers[0] == pointers[1];
+}
+
+/* QEMU writes through a name of our descriptor: a file that nobody else sees. */
+static void save_devices(void *owner)
+{
+    struct saving *s = owner;
+    char command[200];
+
+    if (!posted_writes_taken(s)) {
+        loop_timer(&s->retry, RETRY_MS, save_devices, s);
+        return;
+    }
+    snprintf(command, sizeof command,
+             "{\"execute\":\"xen-save-devices-state\",\"arguments\":{\"filename\":\"/proc/%d/fd/%d\",\"live\":false}}\n",
+             (int)getpid(), s->parts->devices);
+    step(s);
+    if (!device_model_ask(s->view.dm, command, on_devices, s))
+        fail(s, EXIT_INTERNAL, "QEMU does not take commands");
+}
+
+static void on_device_model_stopped(void *owner, const char *error)
+{
+    struct saving *s = owner;
+
+    if (error) {
+        fail(s, EXIT_INTERNAL, "QEMU does not stop");
+        return;
+    }
+    s->device_model_stopped = true;
+    save_devices(s);
+}
+
+static void paused(struct saving *s)
+{
+    s->pausing = false;
+    if (*s->view.request->module) {
+        on_devices(s, NULL);
+        return;
+    }
+    step(s);
+    s->parts->devices = memfd_create("metronome-devices", MFD_CLOEXEC);
+    if (s->parts->devices < 0)
+        fail(s, EXIT_INTERNAL, "no memory for the devices' state");
+    else if (!device_model_ask(s->view.dm, "{\"execute\":\"stop\"}\n", on_device_model_stopped, s))
+        fail(s, EXIT_INTERNAL, "QEMU does not take commands");
+}
+
+/* ---- The guest ---- */
+
+static void on_guest_changed(void *owner, const struct metronome_slot_status *status)
+{
+    struct saving *s = owner;
+
+    if (!status) {
+        s->guest = NULL;
+        fail(s, EXIT_INTERNAL, "the guest ended before it was saved");
+    } else if (s->pausing && status->state == METRONOME_SLOT_PAUSED) {
+        paused(s);
+    }
+}
+
+static void on_pause(void *owner, int status)
+{
+    if (status)
+        fail(owner, EXIT_USAGE, "the guest is being reset: try again");
+}
+
+static void on_client(void *owner)
+{
+    fail(owner, EXIT_ENDED, ""); /* it says nothing more, so it has left */
+}
+
+static bool describe(struct saving *s)
+{
+    struct image_parts *p = s->parts;
+    char link[40];
+    ssize_t n;
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", s->view.cwd);
+    n = readlink(link, p->guest.folder, sizeof p->guest.folder - 1);
+    p->memory = hypervisor_slot(s->view.slot)->memory;
+    p->slot_bytes = hypervisor_slot(s->view.slot)->bytes;
+    p->devices = -1;
+    p->request_bytes = request_pack(s->view.request, p->request, sizeof p->request);
+    return n > 0 && p->request_bytes;
+}
+
+static const char *start(struct saving *s, const struct errand *e, const int *fds, unsigned fd_count)
+{
+    if (e->version != PROTOCOL_VERSION || e->type != ERRAND_SAVE || fd_count != 1)
+        return "the running daemon is of another version of Metronome";
+    s->parts->file = fds[0];
+    s->leave_running = e->flags & ERRAND_LEAVE_RUNNING;
+    s->guest = guest_find(e->guest);
+    if (!s->guest)
+        return "no guest of this name is running";
+    if (!guest_hold(s->guest, on_guest_changed, s, &s->view)) {
+        s->guest = NULL;
+        return "the guest is being saved already";
+    }
+    return describe(s) ? NULL : "the guest's working directory is gone";
+}
+
+void save_begin(int client, const struct errand *e, const int *fds, unsigned fd_count)
+{
+    struct saving *s = calloc(1, sizeof *s);
+    const char *why;
+
+    if (!s || !(s->parts = calloc(1, sizeof *s->parts))) {
+        free(s);
+        close(client);
+        return;
+    }
+    s->work.process.gone.fd = -1;
+    s->parts->file = s->parts->devices = -1;
+    loop_watch(&s->client, client, on_client, s);
+    why = start(s, e, fds, fd_count);
+    if (why) {
+        fail(s, EXIT_USAGE, why);
+        return;
+    }
+    s->pausing = true;
+    step(s);
+    hypervisor_command(METRONOME_CONTROL_PAUSE, s->view.slot, NULL, on_pause, s);
+}

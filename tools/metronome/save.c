@@ -1,0 +1,118 @@
+/*
+ * `metronome save`, and the reading of what it has written for `metronome restore`.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "daemon/image.h"
+#include "run.h"
+
+static const char help[] =
+    "Usage: metronome save [-c] GUEST FILE\n"
+    "Puts a running guest, named by its --name, into FILE and ends it; `metronome restore FILE` goes on with it.\n"
+    "Its disks stay where they are, and must be then what they are now.\n\n"
+    "  -c, --continue  the guest goes on here\n"
+    "  --help          this text\n";
+
+/* The file appears when it is complete: a save that fails leaves what was there before. */
+struct target {
+    const char *path;
+    char *partial;
+    int fd;
+};
+
+static void open_target(struct target *t)
+{
+    if (asprintf(&t->partial, "%s.partial", t->path) < 0)
+        exit(EXIT_INTERNAL);
+    t->fd = open(t->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (t->fd < 0)
+        bad_input("%s: %s", t->partial, strerror(errno));
+}
+
+static int keep_target(struct target *t)
+{
+    if (!rename(t->partial, t->path))
+        return EXIT_ENDED;
+    fprintf(stderr, "metronome: %s: %s\n", t->path, strerror(errno));
+    unlink(t->partial);
+    return EXIT_INTERNAL;
+}
+
+static int save(const char *guest, struct target *t, uint32_t flags)
+{
+    struct errand e = {ERRAND_MAGIC, PROTOCOL_VERSION, ERRAND_SAVE, flags, ""};
+    struct event answer = {.type = EVENT_REFUSED, .status = EXIT_INTERNAL, .text = "the daemon is gone, and the guest with it"};
+    int daemon = client_connect_running();
+
+    if (daemon < 0)
+        bad_input("no guest is running");
+    open_target(t);
+    snprintf(e.guest, sizeof e.guest, "%s", guest);
+    if (client_send(daemon, &e, sizeof e, &t->fd, 1) && recv(daemon, &answer, sizeof answer, 0) == sizeof answer &&
+        answer.type == EVENT_ENDED)
+        return keep_target(t);
+    answer.text[sizeof answer.text - 1] = 0;
+    unlink(t->partial);
+    fprintf(stderr, "metronome: %s: not saved: %s\n", guest, answer.text);
+    return (int)answer.status;
+}
+
+int save_command(int argc, char **argv)
+{
+    static const struct option options[] = {{"continue", no_argument, NULL, 'c'}, {"help", no_argument, NULL, 'h'}, {0}};
+    struct target t = {.fd = -1};
+    uint32_t flags = 0;
+    int found;
+
+    while ((found = getopt_long(argc, argv, "ch", options, NULL)) != -1)
+        switch (found) {
+        case 'c':
+            flags = ERRAND_LEAVE_RUNNING;
+            break;
+        case 'h':
+            fputs(help, stdout);
+            return 0;
+        default:
+            return EXIT_USAGE; /* getopt has said why */
+        }
+    if (argc - optind != 2)
+        bad_input("save takes a guest and a file: `metronome save --help` tells more");
+    t.path = argv[optind + 1];
+    return save(argv[optind], &t, flags);
+}
+
+/* ---- Reading ---- */
+
+static uint64_t seconds_since(int64_t wallclock)
+{
+    int64_t passed = (int64_t)time(NULL) - wallclock;
+
+    return passed > 0 ? (uint64_t)passed : 0;
+}
+
+/* All of the file is checked before anything starts. From here on its paths start where the guest's did. */
+void restore_read(struct run *r, const char *path)
+{
+    static struct image image;
+    char why[300];
+
+    r->image = open(path, O_RDONLY | O_CLOEXEC);
+    if (r->image < 0)
+        bad_input("%s: %s", path, strerror(errno));
+    if (!image_read(r->image, &image, why, sizeof why))
+        bad_input("%s: %s", path, why);
+    if (!request_unpack(&r->request, image.request, image.request_bytes))
+        bad_input("%s: was saved by another version of Metronome", path);
+    if (chdir(image.guest.folder))
+        bad_input("%s: the guest was started in %s: %s", path, image.guest.folder, strerror(errno));
+    r->request.rtc_seconds = seconds_since(image.guest.wallclock);
+}

@@ -35,6 +35,11 @@ triple='^domain 0 \(module\): triple fault of vCPU 0'
 guests="
 devices     ; check test long ; $exact         ; strict          ; $done
 devices     ; test long       ;                ;                 ; $done
+ticks       ; check           ; $exact         ; strict seconds=2 ; $done
+ticks       ; test long       ; $exact         ; strict          ; $done
+ticks       ; long            ;                ;                 ; $done
+clocks      ; check test      ; $exact         ; strict          ; $done
+clocks      ; long            ; $exact         ; strict seconds=500 ; $done
 emulate     ; check           ;                ; shapes=2        ; $done
 emulate     ; test            ;                ; shapes=30       ; $done
 emulate     ; long            ;                ; shapes=1000     ; $done

@@ -31,7 +31,7 @@ static const struct {
 void guest_main(void)
 {
     bool only = false;
-    print("TSC %lu Hz by the PM timer%s\n", tsc_hz, strict ? ", exact" : "");
+    print("TSC %lu Hz%s\n", tsc_hz, strict ? ", exact" : "");
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         only |= option(parts[i].name);
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {

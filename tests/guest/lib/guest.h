@@ -113,6 +113,7 @@ void count_vector(unsigned vector, enum eoi how);
 void forget_vector(unsigned vector);
 extern volatile uint32_t hits[256];
 extern volatile uint64_t hit_tsc[256];
+extern volatile uint32_t masked_hits; /* those that came although interrupts were off */
 extern volatile uint8_t order[64]; /* vectors in the order they came, since reset_hits() */
 extern volatile unsigned order_count;
 extern void (*volatile on_hit)(unsigned vector); /* called for each, before its EOI; may be NULL */
@@ -134,8 +135,9 @@ bool try_wrmsr(uint32_t msr, uint64_t value);
 
 /* ---- Time (time.c). ---- */
 #define WATCHDOG 0xf0u /* vector of the local APIC timer while wait_hits() halts */
-extern uint64_t tsc_hz; /* by the PM timer */
+extern uint64_t tsc_hz; /* as Metronome states it, or option `hz=N`; else by the PM timer */
 void time_init(void);
+uint64_t muldiv(uint64_t a, uint64_t b, uint64_t c); /* a * b / c, where the result has 64 bits */
 uint64_t us(uint64_t n); /* in TSC ticks */
 void delay_us(uint64_t n);
 /* Waits with interrupts on until the vector has been hit n times in all, at most for `ms`; true if it was. */

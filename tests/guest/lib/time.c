@@ -1,7 +1,14 @@
 #include "guest.h"
 
-
 uint64_t tsc_hz;
+
+uint64_t muldiv(uint64_t a, uint64_t b, uint64_t c)
+{
+    uint64_t high, low;
+    __asm__("mulq %3" : "=a"(low), "=d"(high) : "0"(a), "r"(b) : "cc");
+    __asm__("divq %2" : "+a"(low), "+d"(high) : "r"(c) : "cc");
+    return low;
+}
 
 /* A PM timer reading with the TSC at it, from the tightest of a few brackets: on a busy host a reading may be late by far. */
 static uint32_t pm_and_tsc(uint64_t *tsc)
@@ -21,6 +28,11 @@ static uint32_t pm_and_tsc(uint64_t *tsc)
     return pm;
 }
 
+static uint64_t stated_tsc_hz(void)
+{
+    return option_number("hz", on_metronome() ? cpuid(0x40000010, 0).eax * 1000ull : 0);
+}
+
 void time_init(void)
 {
     uint64_t a, b;
@@ -28,7 +40,9 @@ void time_init(void)
     while (pm_since(p) < PM_HZ / 50)
         pause();
     q = pm_and_tsc(&b);
-    tsc_hz = (b - a) * PM_HZ / ((q - p) & 0xffffff);
+    tsc_hz = stated_tsc_hz();
+    if (!tsc_hz)
+        tsc_hz = (b - a) * PM_HZ / ((q - p) & 0xffffff);
 }
 
 uint64_t us(uint64_t n)

@@ -14,6 +14,7 @@ static enum eoi eois[256];
 
 volatile uint32_t hits[256];
 volatile uint64_t hit_tsc[256];
+volatile uint32_t masked_hits;
 volatile uint8_t order[64];
 volatile unsigned order_count;
 void (*volatile on_hit)(unsigned vector);
@@ -41,11 +42,14 @@ void on_vector(unsigned vector, handler *h)
     handlers[vector] = h;
 }
 
+#define RFLAGS_IF 0x200u
+
 static void counted(struct frame *f)
 {
     unsigned v = (unsigned)f->vector;
     hit_tsc[v] = rdtsc();
     hits[v]++;
+    masked_hits += !(f->rflags & RFLAGS_IF);
     if (v != WATCHDOG && order_count < sizeof(order))
         order[order_count++] = (uint8_t)v;
     if (on_hit)

@@ -299,6 +299,26 @@ static void ask(struct vcpu *v, int want)
         c->intercept_cr_write &= (uint16_t)~(1u << 8);
 }
 
+/*
+ * TCG keeps the vector of an EVENTINJ interrupt as an exception to deliver, until the next exit or exception: if it leaves
+ * its loop before (a kick, the end of an icount slice), the guest gets the interrupt again, inside its handler and with IF
+ * clear. So it goes in as a virtual interrupt, which nothing holds back here; where V_IRQ is wanted for the window, an exit
+ * follows at once.
+ */
+static void inject_on_tcg(struct vcpu *v, uint8_t vector, int want)
+{
+    struct vmcb *c = vmcb_of(v);
+
+    if (want & WANT_WINDOW) {
+        ipi_send(this_cpu()->id, VECTOR_KICK);
+        return;
+    }
+    c->eventinj = 0;
+    c->v_irq = V_IRQ;
+    c->v_vector = vector;
+    v->vendor->virtual_interrupt = true;
+}
+
 static void inject(struct vcpu *v)
 {
     struct vmcb *c = vmcb_of(v);
@@ -312,6 +332,8 @@ static void inject(struct vcpu *v)
     if (i.valid)
         v->vendor->over_iret = false; /* the event's handler comes before the IRET, which then exits again */
     ask(v, want);
+    if (i.valid && i.type == EVENT_INTR && cpu_features.on_tcg)
+        inject_on_tcg(v, i.vector, want);
 }
 
 static void before_entry(struct vcpu *v)
@@ -338,6 +360,11 @@ static void after_exit(struct vcpu *v)
     uint64_t event = c->exitintinfo;
 
     take_regs(v);
+    if (v->vendor->virtual_interrupt) {
+        v->vendor->virtual_interrupt = false;
+        if (c->v_irq & V_IRQ) /* the exit came first, or in its delivery */
+            event = EVENT_VALID | EVENT_INTR << 8 | c->v_vector;
+    }
     if (c->v_tpr != vlapic_get_cr8(&v->vlapic))
         vlapic_set_cr8(&v->vlapic, c->v_tpr & 15);
     if (event & EVENT_VALID) {

@@ -24,8 +24,8 @@ struct clock {
     uint64_t (*read)(void);
     uint64_t mask;     /* of the count as read */
     uint64_t unit;     /* what the count goes on by, if it is seen only as it does so; else 0 */
-    uint64_t last;     /* as last read, and unwrapped */
-    uint64_t count;
+    uint64_t last;     /* as last read */
+    uint64_t count;    /* unwrapped */
     struct reading begin, end;
     uint64_t rate_mhz; /* thousandths of a Hz */
     int64_t ppb;

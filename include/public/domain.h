@@ -4,7 +4,7 @@
 #ifndef METRONOME_PUBLIC_DOMAIN_H
 #define METRONOME_PUBLIC_DOMAIN_H
 
-#include "abi.h"
+#include "ticks.h"
 
 #define METRONOME_DOMAIN_MAGIC 0x314d4f444f52544dull /* "MTRODOM1" */
 
@@ -39,7 +39,7 @@ struct metronome_domain_header {
     uint32_t version;
     uint32_t flags;           /* METRONOME_DOMAIN_* flags */
     uint32_t vcpus;
-    uint32_t zero0;
+    uint32_t ticks;           /* what becomes of missed ticks: METRONOME_TICKS_SHIFT() */
     uint64_t ram_low;         /* bytes of RAM below 4 GiB, a multiple of 2 MiB, at most METRONOME_RAM_LOW_MAX */
     uint64_t ram_high;        /* bytes of RAM from 4 GiB, a multiple of 2 MiB */
     uint64_t extra;           /* offset in the arena where RAM ends and the rest begins: ram_low + ram_high */

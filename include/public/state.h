@@ -19,19 +19,19 @@
     X(CPU, cpu, 1, "CPU features") \
     X(TIME, time, 1, "virtual time") \
     X(VPIC, vpic, 1, "8259 PICs") \
-    X(VIOAPIC, vioapic, 1, "I/O APIC") \
+    X(VIOAPIC, vioapic, 2, "I/O APIC") \
     X(VPIT, vpit, 1, "8254 PIT") \
-    X(HPET, hpet, 1, "HPET") \
+    X(HPET, hpet, 2, "HPET") \
     X(RTC, rtc, 1, "RTC") \
     X(PMTIMER, pmtimer, 1, "ACPI PM timer") \
     X(UART, uart, 1, "16550 UART") \
-    X(LINES, lines, 1, "interrupt lines") \
+    X(LINES, lines, 2, "interrupt lines") \
     X(TEST_PAGE, test_page, 1, "test page")
 #define METRONOME_STATE_VCPU_RECORDS(X) \
     X(VLAPIC, vlapic, 1, "local APIC") \
     X(REGISTERS, registers, 1, "registers") \
     X(MSRS, msrs, 1, "MSRs") \
-    X(EVENTS, events, 1, "pending events") \
+    X(EVENTS, events, 2, "pending events") \
     X(REQUEST, request, 1, "request to the device model") \
     X(FPU, fpu, 1, "FPU")
 

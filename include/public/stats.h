@@ -1,11 +1,11 @@
 /*
- * What the hypervisor counts per domain: exits by reason and interrupts injected by source. The lists make the
- * enumerations and the names that tools print.
+ * What the hypervisor counts per domain: exits by reason, interrupts injected by source, the account of the ticks, and what
+ * was put off. The lists make the enumerations and the names that tools print.
  */
 #ifndef METRONOME_PUBLIC_STATS_H
 #define METRONOME_PUBLIC_STATS_H
 
-#include "abi.h"
+#include "ticks.h"
 
 /* X(NAME, text) */
 #define METRONOME_EXIT_REASONS(X) \
@@ -49,11 +49,17 @@ enum metronome_exit_reason { METRONOME_EXIT_REASONS(X) METRONOME_EXIT_COUNT };
 enum metronome_inject_source { METRONOME_INJECT_SOURCES(X) METRONOME_INJECT_COUNT };
 #undef X
 
+#define METRONOME_STATS_PINS 48u
+
 struct metronome_stats {
     uint64_t exits[32];    /* by enum metronome_exit_reason */
     uint64_t injected[16]; /* by enum metronome_inject_source */
-    uint64_t zero[16];
+    struct metronome_ledger ticks[METRONOME_TICK_SOURCE_COUNT]; /* of all comparators, and of all vCPUs' timers, the sum */
+    uint64_t storms[METRONOME_STATS_PINS]; /* by I/O APIC pin: level interrupts held off because their EOI brought no calm */
+    uint64_t expiries_put_off; /* timer expiries that waited for the domain's budget */
+    uint64_t policies;         /* in force: METRONOME_TICKS_SHIFT(), none of them DEFAULT */
+    uint64_t zero[6];
 };
-METRONOME_ABI_SIZE(struct metronome_stats, 512);
+METRONOME_ABI_SIZE(struct metronome_stats, 1024);
 
 #endif

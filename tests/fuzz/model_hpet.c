@@ -11,7 +11,9 @@ static void reset(void *s, uint64_t now, unsigned argument, uint64_t value)
 
 static uint64_t special(void *s, uint64_t now, unsigned which, unsigned argument, uint64_t value)
 {
-    return hpet_legacy(s) + 2 * hpet_route(s, argument);
+    if (which < 4)
+        hpet_repeat(s, now, argument);
+    return hpet_legacy(s) + 2 * hpet_route(s, argument) + hpet_delivery(s, argument) + hpet_period(s, argument);
 }
 
 /* A timer's line rises, or its message comes: then `matches` goes up as well, unless the line is up already. */

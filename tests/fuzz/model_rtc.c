@@ -15,7 +15,9 @@ static uint64_t special(void *s, uint64_t now, unsigned which, unsigned argument
         rtc_cmos_set(s, argument % 320, (uint8_t)value);
     else if (which < 10)
         rtc_reset_pin(s, now);
-    return rtc_cmos_get(s, argument % 320) + 256u * rtc_nmi_masked(s);
+    else if (which < 12)
+        rtc_repeat(s, now);
+    return rtc_cmos_get(s, argument % 320) + 256u * rtc_nmi_masked(s) + rtc_period(s);
 }
 
 static uint64_t events(const void *state)

@@ -16,7 +16,7 @@ static uint64_t special(void *s, uint64_t now, unsigned which, unsigned argument
         vioapic_eoi(s, now, (uint8_t)argument);
     else if (which < 15)
         vioapic_set_wiring(s, now, value);
-    return vioapic_handled_eoi_interest(s, (uint8_t)argument);
+    return vioapic_message(s, argument % 64).vector;
 }
 
 static uint64_t events(const void *state)

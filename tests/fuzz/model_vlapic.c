@@ -74,7 +74,7 @@ static uint64_t special(void *state, uint64_t now, unsigned which, unsigned argu
     case 12:
         return vlapic_set_cr8(s, value), vlapic_get_cr8(s);
     case 13:
-        return vlapic_matches(s, (uint32_t)value, (uint8_t)argument) + 2 * vlapic_accepts_extint(s);
+        return vlapic_matches(s, (uint32_t)value, (uint8_t)argument) + 2 * vlapic_accepts_extint(s) + vlapic_timer_period(s);
     case 14:
         return vlapic_arbitration(s) + vlapic_guest_tsc_offset(s) + vlapic_base(s) + (uint64_t)vlapic_highest_irr(s);
     default:

@@ -10,6 +10,11 @@ static void reset(void *s, uint64_t now, unsigned argument, uint64_t value)
     vpit_reset(s, now);
 }
 
+static uint64_t special(void *s, uint64_t now, unsigned which, unsigned argument, uint64_t value)
+{
+    return vpit_period(s);
+}
+
 static uint64_t events(const void *state)
 {
     const struct vpit *s = state;
@@ -25,5 +30,6 @@ const struct model model = {
     .lines = VPIT_CHANNELS,
     .reset = reset,
     .set_line = model_set_line,
+    .special = special,
     .events = events,
 };

@@ -1,7 +1,7 @@
 # Unit tests: the device models, the emulator and other pure code as plain Linux processes under ASan and UBSan.
 # Every tests/unit/test_NAME.c is one cmocka program, linked with all pure sources.
 
-PURE_SRC := common/deadline.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart,arch/x86/hvm/$(d)/*.c))
+PURE_SRC := common/deadline.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart ticks,arch/x86/hvm/$(d)/*.c))
 UNIT_CFLAGS := -std=gnu99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
 	-Wall -Wextra -Werror -Wno-unused-parameter -iquote include -Iarch/x86/include -Iarch/x86/hvm $(FIRMWARE_CFLAGS)
 UNIT_OBJ := $(patsubst %,$(B)/unit/obj/%.o,$(PURE_SRC) $(FIRMWARE_SRC))
@@ -31,9 +31,11 @@ CORE_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,exit fabric inject io
 $(B)/unit/core/%.c.o: %.c tests/unit/core_cpu.h
 	@mkdir -p $(@D)
 	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/core_cpu.h -MMD -MP -c $< -o $@
-$(B)/unit/test_advisories_core: $(CORE_OBJ)
-$(B)/unit/test_advisories_core: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
+CORE_TESTS := $(B)/unit/test_advisories_core $(B)/unit/test_ticks_core
+$(CORE_TESTS): $(CORE_OBJ)
+$(CORE_TESTS): private UNIT_CFLAGS += -include tests/unit/core_cpu.h
 LIBS_test_advisories_core := $(CORE_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
+LIBS_test_ticks_core := $(LIBS_test_advisories_core)
 
 # With the pCPUs' loop (which the test includes), vCPUs and domains as well.
 STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/vcpu mm/p2m)

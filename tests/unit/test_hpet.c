@@ -476,7 +476,7 @@ static void test_check_rejects(void **state)
     for (unsigned i = 0; i < 3; i++) {
         BAD(s.out.message.zero[i] = 1);
     }
-    BAD(s.out.zero = 1);
+    BAD(s.out.timer = HPET_TIMERS);
     assert_true(hpet_check(&good));
     enable(&good, 5); /* a level that is up without ever having risen */
     hpet_write(&good, 5, TCONF(0), 4, LEVEL | ENB);

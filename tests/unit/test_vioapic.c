@@ -144,7 +144,7 @@ static void test_edge(void **state)
     vioapic_set_line(&s, 0, 4, false);
     vioapic_set_line(&s, 0, 4, true);
     assert_int_equal(take(&s, 0), 0x44);
-    assert_false(vioapic_handled_eoi_interest(&s, 0x44));
+    assert_false(s.vector_pins[0x44] != 0);
 }
 
 static void test_masked_edge_is_lost(void **state)
@@ -162,7 +162,7 @@ static void test_level(void **state)
     struct vioapic s;
     vioapic_reset(&s, 0, 24, 0);
     set_low(&s, 10, LEVEL | 0x55);
-    assert_true(vioapic_handled_eoi_interest(&s, 0x55));
+    assert_true(s.vector_pins[0x55] != 0);
     vioapic_set_line(&s, 0, 10, true);
     assert_int_equal(s.out.message.flags, BUS_ASSERT | BUS_LEVEL);
     assert_int_equal(take(&s, 0), 0x55);
@@ -212,7 +212,7 @@ static void test_edge_switch_clears_remote_irr(void **state)
     assert_int_equal(take(&s, 0), 0x55);
     set_low(&s, 10, MASKED | 0x55);
     assert_int_equal(low(&s, 10), MASKED | 0x55);
-    assert_false(vioapic_handled_eoi_interest(&s, 0x55));
+    assert_false(s.vector_pins[0x55] != 0);
     set_low(&s, 10, LEVEL | 0x55);
     assert_int_equal(take(&s, 0), 0x55);
 }
@@ -270,7 +270,7 @@ static void test_edge_only_delivery_modes(void **state)
         assert_int_equal(low(&s, 9), LEVEL | modes[i] << 8 | 0x21);
         vioapic_eoi(&s, 0, 0x21);
         assert_int_equal(take(&s, 0), -1);
-        assert_false(vioapic_handled_eoi_interest(&s, 0x21));
+        assert_false(s.vector_pins[0x21] != 0);
         set_low(&s, 9, LEVEL | 0x21); /* becomes a real level pin */
         assert_int_equal(take(&s, 0), 0x21);
         set_low(&s, 9, LEVEL | modes[i] << 8 | 0x21); /* and is none again */
@@ -385,11 +385,11 @@ static void test_shared_vector(void **state)
     assert_int_equal(take(&s, 0), -1);
     assert_int_equal(s.remote_irr, 0xfff6);
     for (unsigned pin = 1; pin < 16; pin++) {
-        assert_true(vioapic_handled_eoi_interest(&s, 0x40));
+        assert_true(s.vector_pins[0x40] != 0);
         set_low(&s, pin, LEVEL | 0x41);
     }
-    assert_false(vioapic_handled_eoi_interest(&s, 0x40));
-    assert_true(vioapic_handled_eoi_interest(&s, 0x41));
+    assert_false(s.vector_pins[0x40] != 0);
+    assert_true(s.vector_pins[0x41] != 0);
 }
 
 static void test_pending_withdrawn(void **state)
@@ -448,10 +448,10 @@ static void test_storm_is_held_off(void **state)
 {
     struct vioapic s;
     uint64_t now = storm(&s), hold = VIOAPIC_HOLD_MIN;
-    assert_int_equal(s.storms, 0);
+    assert_int_equal(s.storms[11], 0);
     for (unsigned i = 1; i < 20; i++) {
         now = refire(&s, now, 1, 100);
-        assert_int_equal(s.storms, i);
+        assert_int_equal(s.storms[11], i);
         assert_int_equal(vioapic_deadline(&s), now + hold);
         assert_int_equal(take(&s, now + hold - 1), -1);
         assert_int_equal(get_at(&s, now, 0x10 + 22), LEVEL | 0x50);
@@ -472,7 +472,7 @@ static void test_storm_ends_with_deassertion(void **state)
     assert_int_equal(vioapic_deadline(&s), NEVER);
     vioapic_set_line(&s, now + 1, 11, true);
     refire(&s, now + 1, VIOAPIC_STORM_RUN, 100);
-    assert_int_equal(s.storms, 1);
+    assert_int_equal(s.storms[11], 1);
 }
 
 /* A handler that takes its time, or a second source that comes and goes, is no storm. */
@@ -481,14 +481,14 @@ static void test_storm_is_not_a_shared_line(void **state)
     struct vioapic s;
     uint64_t now = storm(&s);
     now = refire(&s, now, 3 * VIOAPIC_STORM_RUN, VIOAPIC_STORM_QUICK + 1);
-    assert_int_equal(s.storms, 0);
+    assert_int_equal(s.storms[11], 0);
     for (unsigned i = 0; i < 5; i++) {
         now = refire(&s, now, VIOAPIC_STORM_RUN, 10);
         vioapic_set_line(&s, now, 11, true);
     }
-    assert_int_equal(s.storms, 0);
+    assert_int_equal(s.storms[11], 0);
     now = refire(&s, now, VIOAPIC_STORM_RUN + 1, 10);
-    assert_int_equal(s.storms, 1);
+    assert_int_equal(s.storms[11], 1);
     vioapic_set_line(&s, now, 11, true); /* releases the hold, too */
     assert_int_equal(take(&s, now), 0x50);
 }
@@ -500,10 +500,10 @@ static void test_storm_and_masking(void **state)
     assert_int_equal(take(&s, now), 0x50);
     put(&s, now, 0x10 + 22, MASKED | LEVEL | 0x50);
     vioapic_eoi(&s, now, 0x50); /* masked, it does not fire again: no re-fire */
-    assert_int_equal(s.storms, 0);
+    assert_int_equal(s.storms[11], 0);
     put(&s, now, 0x10 + 22, LEVEL | 0x50);
     now = refire(&s, now, 1, 100);
-    assert_int_equal(s.storms, 1);
+    assert_int_equal(s.storms[11], 1);
     put(&s, now, 0x10 + 22, MASKED | LEVEL | 0x50);
     put(&s, now, 0x10 + 22, LEVEL | 0x50);
     assert_int_equal(take(&s, now), -1); /* unmasking does not cut a hold-off short */
@@ -529,7 +529,7 @@ static void test_storm_when_time_goes_back(void **state)
     set_low(&s, 11, LEVEL | 0x50);
     vioapic_set_line(&s, NEVER, 11, true);
     refire(&s, NEVER - 100 * (VIOAPIC_STORM_RUN + 1), VIOAPIC_STORM_RUN + 1, 100);
-    assert_int_equal(s.storms, 1);
+    assert_int_equal(s.storms[11], 1);
     assert_true(vioapic_check(&s));
     take(&s, 0); /* far before the hold-off: over */
     assert_int_equal(s.out.message.vector, 0x50);
@@ -621,7 +621,7 @@ static void test_pins_that_cannot_be_stay_inside(void **state)
 /* ---- A naive chip: bits where the manual has them, every call scans every pin ---- */
 
 struct naive {
-    uint64_t rte[48], sent[48], until[48], wiring, lines, storms;
+    uint64_t rte[48], sent[48], until[48], storms[48], wiring, lines;
     unsigned run[48], shift[48], pins, id, index;
     bool edge_pending[48];
     struct bus_message slot;
@@ -703,7 +703,7 @@ static void n_eoi(struct naive *v, uint64_t now, uint8_t vector)
             v->run[pin] = v->shift[pin] = 0;
         } else if (++v->run[pin] > VIOAPIC_STORM_RUN) {
             v->run[pin] = VIOAPIC_STORM_RUN;
-            v->storms++;
+            v->storms[pin]++;
             v->until[pin] = now + (716ull << v->shift[pin]);
             v->shift[pin] += v->shift[pin] < 8;
         }
@@ -735,7 +735,7 @@ static void same(struct vioapic *s, struct naive *v, uint64_t now)
     assert_int_equal(s->out.message.kind, v->slot.kind);
     if (v->slot.kind)
         assert_memory_equal(&s->out.message, &v->slot, sizeof(v->slot));
-    assert_int_equal(s->storms, v->storms);
+    assert_memory_equal(s->storms, v->storms, sizeof(v->storms));
     assert_int_equal(s->id, v->id);
     uint64_t deadline = NEVER;
     bool interest[256] = {0};
@@ -745,7 +745,7 @@ static void same(struct vioapic *s, struct naive *v, uint64_t now)
     }
     assert_int_equal(vioapic_deadline(s), deadline);
     for (unsigned vector = 0; vector < 256; vector++)
-        assert_int_equal(vioapic_handled_eoi_interest(s, vector), interest[vector]);
+        assert_int_equal(s->vector_pins[vector] != 0, interest[vector]);
 }
 
 static uint32_t random_entry(void)
@@ -834,7 +834,8 @@ static void test_random_programs_against_pin_scan(void **state)
             assert_true(vioapic_check(&s));
             same(&s, &v, now);
         }
-        storms += v.storms;
+        for (unsigned pin = 0; pin < 48; pin++)
+            storms += v.storms[pin];
     }
     assert_true(storms > 100);
 }

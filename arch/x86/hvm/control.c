@@ -48,15 +48,10 @@ void control_message(struct slot *s, const char *text)
 
 static void publish_stats(struct domain *d, struct metronome_slot_status *s)
 {
-    struct metronome_stats sum = {0};
-    const uint64_t *from;
+    struct metronome_stats stats;
 
-    for (unsigned v = 0; v < d->vcpus; v++) {
-        from = (const uint64_t *)&d->vcpu[v]->counts;
-        for (unsigned i = 0; i < sizeof(sum) / 8; i++)
-            ((uint64_t *)&sum)[i] += from[i];
-    }
-    s->stats = sum;
+    domain_stats(d, &stats);
+    s->stats = stats;
 }
 
 void control_publish(struct domain *d, enum metronome_slot_state state)

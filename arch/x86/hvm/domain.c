@@ -61,6 +61,8 @@ static int check_header(struct domain *d)
         return -METRONOME_EINVAL;
     if (h->extra != h->ram_low + h->ram_high || !valid_range(d, 0, h->extra) || !valid_range(d, h->extra, h->extra_bytes))
         return -METRONOME_EINVAL;
+    if (!metronome_ticks_valid(h->ticks))
+        return -METRONOME_EINVAL;
     d->has_dm = h->flags & METRONOME_DOMAIN_HAS_DM;
     if (d->has_dm && (!h->firmware_bytes || h->firmware_bytes > 1 << 20 || !aligned(h->firmware_bytes, 65536) ||
                       !aligned(h->firmware, PAGE_SIZE) || !valid_range(d, h->firmware, h->firmware_bytes)))
@@ -574,4 +576,41 @@ void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t cod
     end(d, reason, code, format, args);
     spin_unlock(&d->lock);
     va_end(args);
+}
+
+static void add_ledger(struct metronome_stats *s, enum metronome_tick_source source, const struct ledger *l)
+{
+    struct metronome_ledger *sum = &s->ticks[source];
+
+    sum->due += l->n.due;
+    sum->delivered += l->n.delivered;
+    sum->collapsed += l->n.collapsed;
+    sum->dropped += l->n.dropped;
+    sum->owed += l->n.owed;
+    sum->pending += l->n.pending;
+    s->policies |= l->policy << METRONOME_TICKS_SHIFT(source);
+}
+
+static void add_chipset(struct metronome_stats *s, struct chipset *c)
+{
+    spin_lock(&c->lock);
+    for (unsigned i = 0; i < TICK_SOURCES; i++)
+        add_ledger(s, chipset_tick_source(i), &c->ledger[i]);
+    for (unsigned pin = 0; pin < VIOAPIC_MAX_PINS; pin++)
+        s->storms[pin] = c->vioapic.storms[pin];
+    s->expiries_put_off = c->expiries_put_off;
+    spin_unlock(&c->lock);
+}
+
+void domain_stats(struct domain *d, struct metronome_stats *s)
+{
+    memset(s, 0, sizeof(*s));
+    for (unsigned v = 0; v < d->vcpus; v++) {
+        for (unsigned i = 0; i < METRONOME_EXIT_COUNT; i++)
+            s->exits[i] += d->vcpu[v]->counts.exits[i];
+        for (unsigned i = 0; i < METRONOME_INJECT_COUNT; i++)
+            s->injected[i] += d->vcpu[v]->counts.injected[i];
+        add_ledger(s, METRONOME_TICKS_OF_LAPIC, &d->vcpu[v]->ticks);
+    }
+    add_chipset(s, &d->chipset);
 }

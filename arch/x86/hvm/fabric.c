@@ -1,15 +1,19 @@
 /*
  * The interrupt fabric's lines: model outputs, ISA and PCI lines, wired-OR onto the pins of PIC and I/O APIC. Order of
- * evaluation is fixed: timers, then PIC and I/O APIC, then local APICs. Messages are in message.c.
+ * evaluation is fixed: timers, then PIC and I/O APIC, then local APICs. Messages are in message.c; what becomes of missed
+ * ticks is ticks/'s.
  */
 #include "hvm.h"
 
 #define NO_GSI 0xffu
 /* Messages that one update can carry: each pin and comparator once and again. More than that waits for the next one. */
 #define MESSAGE_BOUND 128u
-/* The budget of a domain's chipset timers: at most 200,000 expiries a second take time from others on their pCPU. Edges that
- * are due faster are delivered together, and counted in the ledger. */
+/* The budget of a domain's chipset timers: at most 200,000 expiries a second take time from others on their pCPU. Ticks that
+ * are due faster are found several at a time: all but one are missed, and the source's policy says what becomes of them. */
 #define EXPIRY_GAP_US 5u
+/* The route of a tick that goes as no vector to a local APIC: latched by the PIC; to where it is not seen when it is taken
+ * (NMI); or lost. A vector's is its message, which has BUS_ASSERT. */
+enum { ROUTE_NOWHERE, ROUTE_PIC, ROUTE_UNSEEN };
 
 /* ISA lines sit on I/O APIC pins of the same number but for the PIT's: IRQ 0 is on pin 2, and the cascade on none. */
 static unsigned pin_of(unsigned gsi)
@@ -37,77 +41,175 @@ static void drive(struct domain *d, uint64_t now, unsigned gsi, unsigned source,
         set_pin(d, now, gsi, *sources != 0);
 }
 
+/* What an edge triggers on a pin, whatever level it leaves. */
 static void pulse(struct domain *d, uint64_t now, unsigned source, unsigned gsi, bool level)
 {
-    d->chipset.ledger[source].delivered++;
     drive(d, now, gsi, source, false);
     drive(d, now, gsi, source, true);
     drive(d, now, gsi, source, level);
 }
 
-/*
- * Of several edges since the last look one can still reach the pin. The PIT's others are owed and follow in a burst, each
- * when the guest has taken the one before: systems that count ticks lose none to a vCPU that ran late, and one that tries
- * out its timer for some ticks (Linux's check_timer) finds them all. More than TICKS_OWED_MAX are not worth having.
- */
-static void book(struct ledger *l, unsigned source, uint64_t edges)
-{
-    uint64_t room = source == SOURCE_PIT ? TICKS_OWED_MAX - l->owed : 0;
-    uint64_t owed = edges - 1 < room ? edges - 1 : room;
-
-    l->due += edges;
-    l->owed += owed;
-    l->collapsed += edges - 1 - owed;
-}
-
-static void repay(struct domain *d, uint64_t now)
+/* Carries a model's line to a pin. Several edges since the last look are one. */
+static void follow(struct domain *d, uint64_t now, unsigned source, unsigned gsi, const struct line *line)
 {
     struct chipset *c = &d->chipset;
-    struct ledger *l = &c->ledger[SOURCE_PIT];
 
-    if (l->owed && !hpet_legacy(&c->hpet)) {
-        l->owed--;
-        pulse(d, now, SOURCE_PIT, 0, c->vpit.out.line[0].level);
+    if (line->rises == c->rises_seen[source]) {
+        drive(d, now, gsi, source, line->level);
+        return;
     }
+    c->rises_seen[source] = line->rises;
+    pulse(d, now, source, gsi, line->level);
+}
+
+/* ---- Ticks ---- */
+
+static bool latched(const struct chipset *c, unsigned gsi)
+{
+    return c->vpic.chip[gsi >> 3].edge >> (gsi & 7) & 1;
+}
+
+static uint64_t route_of_message(struct bus_message m)
+{
+    if (m.delivery > DELIVER_LOWEST)
+        return ROUTE_UNSEEN;
+    return m.vector | (uint64_t)m.flags << 8 | (uint64_t)m.delivery << 16 | (uint64_t)m.dest << 32;
+}
+
+/* Which way an edge on a pin takes at present. */
+static uint64_t route_of_pin(const struct chipset *c, unsigned gsi)
+{
+    struct bus_message m = vioapic_message(&c->vioapic, pin_of(gsi));
+
+    if (m.kind != BUS_NONE && m.delivery != DELIVER_EXTINT)
+        return route_of_message(m);
+    return gsi < 16 ? ROUTE_PIC : ROUTE_NOWHERE;
+}
+
+/* Does a vCPU have the vector before it? One that is just taking it out of its PIR elsewhere is overlooked. */
+static bool requested(const struct domain *d, uint8_t vector)
+{
+    for (unsigned i = 0; i < d->vcpus; i++)
+        if (map_has(&d->vcpu[i]->vlapic.irr, vector) ||
+            (__atomic_load_n(&d->vcpu[i]->posted.pir[vector >> 6], __ATOMIC_RELAXED) >> (vector & 63) & 1))
+            return true;
+    return false;
+}
+
+/*
+ * The PIC forgets a latched edge when it is acknowledged, by INTA or by polling, or initialised. An APIC message is gone
+ * where the guest has programmed another way since, or a local APIC has been switched off or reset; what is taken
+ * comes through chipset_acknowledged().
+ */
+static void settle(struct domain *d, unsigned source, unsigned gsi, uint64_t route, bool more_due)
+{
+    struct ledger *l = &d->chipset.ledger[source];
+
+    if (!l->n.pending)
+        return;
+    if (l->route == ROUTE_PIC && gsi < 16 && !latched(&d->chipset, gsi)) {
+        if (d->chipset.vpic.chip[gsi >> 3].step == VPIC_READY)
+            ticks_taken(l);
+        else
+            ticks_lost(l);
+    } else if (more_due && (route != l->route || (route != ROUTE_PIC && !requested(d, (uint8_t)route)))) {
+        ticks_lost(l);
+    }
+}
+
+/* Books what has come due at a source. Is one to be signalled? */
+static bool book(struct domain *d, uint64_t now, unsigned source, uint64_t due, uint64_t period)
+{
+    struct chipset *c = &d->chipset;
+    struct ledger *l = &c->ledger[source];
+    bool next;
+
+    ticks_due(l, due - c->ticks_seen[source], period);
+    c->ticks_seen[source] = due;
+    next = ticks_next(l, now);
+    if (ticks_deadline(l) < c->ticks_deadline)
+        c->ticks_deadline = ticks_deadline(l);
+    return next;
+}
+
+/* The pending tick has been sent on its way. */
+static void sent(struct ledger *l, uint64_t route)
+{
+    l->route = route;
+    if (route == ROUTE_UNSEEN)
+        ticks_taken(l);
+    else if (route == ROUTE_NOWHERE)
+        ticks_lost(l);
+}
+
+/* Nothing has come due, and nothing is on its way. */
+static bool at_rest(const struct chipset *c, unsigned source, uint64_t due)
+{
+    return due == c->ticks_seen[source] && !(c->ledger[source].n.owed | c->ledger[source].n.pending);
+}
+
+/* A source whose edges are its ticks: only those that are signalled rise at the pin. */
+static void follow_edges(struct domain *d, uint64_t now, unsigned source, unsigned gsi, bool level, uint64_t due, uint64_t period)
+{
+    struct chipset *c = &d->chipset;
+    uint64_t route = route_of_pin(c, gsi);
+    bool refused = gsi != NO_GSI && (c->vioapic.remote_irr >> pin_of(gsi) & 1); /* a level pin that waits for its EOI */
+
+    settle(d, source, gsi, route, due != c->ticks_seen[source]);
+    if (book(d, now, source, due, period)) {
+        if (gsi != NO_GSI)
+            pulse(d, now, source, gsi, level);
+        sent(&c->ledger[source], refused ? ROUTE_NOWHERE : route);
+    }
+}
+
+/*
+ * A source that signals by itself, with a flag that the guest clears, which takes the tick. Returns whether one that is owed
+ * is to follow now; the model's repeat function signals it.
+ */
+static bool follow_flag(struct domain *d, uint64_t now, unsigned source, bool flag, uint64_t due, uint64_t period)
+{
+    struct chipset *c = &d->chipset;
+    struct ledger *l = &c->ledger[source];
+
+    ticks_due(l, due - c->ticks_seen[source], period);
+    if (due != c->ticks_seen[source])
+        ticks_signalled(l, now);
+    c->ticks_seen[source] = due;
+    if (flag)
+        return false;
+    ticks_taken(l);
+    return book(d, now, source, due, period);
+}
+
+/* Lock-free: most vectors are nobody's ticks. */
+static bool is_awaited(const struct chipset *c, uint8_t vector)
+{
+    for (unsigned s = 0; s < TICK_SOURCES; s++)
+        if (c->ledger[s].n.pending && (uint8_t)c->ledger[s].route == vector)
+            return true;
+    return false;
 }
 
 void chipset_acknowledged(struct domain *d, uint8_t vector)
 {
     struct chipset *c = &d->chipset;
+    bool owed = false;
 
-    if (!c->ledger[SOURCE_PIT].owed || (uint8_t)c->vioapic.entry[pin_of(0)] != vector)
+    if (!is_awaited(c, vector))
         return;
     spin_lock(&c->lock);
-    repay(d, vtime_master(&d->time));
-    chipset_update(d, vtime_master(&d->time));
-    spin_unlock(&c->lock);
-}
+    for (unsigned s = 0; s < TICK_SOURCES; s++) {
+        struct ledger *l = &c->ledger[s];
 
-/* A new count or mode of channel 0 starts a new timer: the old one's ticks are owed no more. Latch commands are reads. */
-void chipset_pit_written(struct chipset *c, unsigned offset, uint64_t value)
-{
-    struct ledger *l = &c->ledger[SOURCE_PIT];
-    bool control = offset == 3 && (value & 0xc0) == 0 && (value & 0x30) != 0;
-
-    if (offset != 0 && !control)
-        return;
-    l->collapsed += l->owed;
-    l->owed = 0;
-}
-
-/* Carries a model's line to a pin. */
-static void follow(struct domain *d, uint64_t now, unsigned source, unsigned gsi, const struct line *line)
-{
-    struct chipset *c = &d->chipset;
-    uint64_t edges = line->rises - c->rises_seen[source];
-
-    if (edges) {
-        c->rises_seen[source] = line->rises;
-        book(&c->ledger[source], source, edges);
-        pulse(d, now, source, gsi, line->level);
-    } else {
-        drive(d, now, gsi, source, line->level);
+        if (l->route == ROUTE_PIC || (uint8_t)l->route != vector)
+            continue;
+        ticks_taken(l);
+        owed |= l->n.owed != 0;
     }
+    if (owed)
+        chipset_update(d, vtime_master(&d->time));
+    spin_unlock(&c->lock);
 }
 
 static unsigned hpet_gsi(const struct hpet *h, unsigned timer)
@@ -120,52 +222,123 @@ static unsigned hpet_gsi(const struct hpet *h, unsigned timer)
     return route ? route : NO_GSI;
 }
 
-static void follow_hpet(struct domain *d, uint64_t now)
+static void follow_pit(struct domain *d, uint64_t now)
 {
     struct chipset *c = &d->chipset;
+    const struct line *line = &c->vpit.out.line[0];
+
+    if (!line->level)
+        drive(d, now, 0, SOURCE_PIT, false);
+    if (!at_rest(c, SOURCE_PIT, line->rises))
+        follow_edges(d, now, SOURCE_PIT, 0, line->level, line->rises, vpit_period(&c->vpit));
+}
+
+/* Legacy replacement takes it off its pin, and leaves the flag. */
+static void follow_rtc(struct domain *d, uint64_t now, bool legacy)
+{
+    struct chipset *c = &d->chipset;
+    const struct line *line = &c->rtc.out.line[0];
+
+    if (!at_rest(c, SOURCE_RTC, c->rtc.periodic_due) &&
+        follow_flag(d, now, SOURCE_RTC, line->level, c->rtc.periodic_due, rtc_period(&c->rtc)))
+        rtc_repeat(&c->rtc, now);
+    if (!legacy) {
+        follow(d, now, SOURCE_RTC, 8, line);
+        return;
+    }
+    c->rises_seen[SOURCE_RTC] = line->rises;
+    drive(d, now, 8, SOURCE_RTC, false);
+}
+
+/* A comparator's message is passed on by take_messages() where *messages has its bit. */
+static void follow_fsb(struct domain *d, uint64_t now, unsigned timer, uint64_t due, uint64_t period, uint32_t *messages)
+{
+    struct chipset *c = &d->chipset;
+    unsigned source = SOURCE_HPET + timer;
+    uint64_t fsb = c->hpet.timer[timer].fsb;
+    bool more_due = due != c->ticks_seen[source];
+
+    settle(d, source, NO_GSI, route_of_message(bus_message_from_msi(fsb >> 32, (uint32_t)fsb)), more_due);
+    if (!book(d, now, source, due, period))
+        return;
+    *messages |= 1u << timer;
+    if (!more_due)
+        hpet_repeat(&c->hpet, c->hpet.last, timer);
+}
+
+static void follow_comparator(struct domain *d, uint64_t now, unsigned timer, unsigned gsi, uint32_t *messages)
+{
+    struct chipset *c = &d->chipset;
+    const struct line *line = &c->hpet.out.line[timer];
+    uint64_t due = c->hpet.timer[timer].matches, period = hpet_period(&c->hpet, timer);
+    unsigned source = SOURCE_HPET + timer;
+    enum hpet_delivery delivery = hpet_delivery(&c->hpet, timer);
+
+    if (delivery == HPET_FSB)
+        follow_fsb(d, now, timer, due, period, messages);
+    else if (delivery == HPET_EDGE)
+        follow_edges(d, now, source, gsi, false, due, period);
+    else if (follow_flag(d, now, source, line->level, due, period))
+        hpet_repeat(&c->hpet, c->hpet.last, timer);
+    if (delivery == HPET_LEVEL && gsi != NO_GSI)
+        follow(d, now, source, gsi, line);
+    else
+        c->rises_seen[source] = line->rises;
+}
+
+/* Returns whose messages are to be passed on, a bit per comparator. */
+static uint32_t follow_hpet(struct domain *d, uint64_t now)
+{
+    struct chipset *c = &d->chipset;
+    uint32_t messages = 0;
 
     for (unsigned t = 0; t < HPET_TIMERS; t++) {
-        const struct line *line = &c->hpet.out.line[t];
+        bool rests = at_rest(c, SOURCE_HPET + t, c->hpet.timer[t].matches);
         unsigned gsi;
 
-        if (line->rises == c->rises_seen[SOURCE_HPET + t] && !line->level && c->hpet_gsi[t] == NO_GSI)
+        if (rests && !c->hpet.out.line[t].level && c->hpet_gsi[t] == NO_GSI)
             continue;
         gsi = hpet_gsi(&c->hpet, t);
         if (c->hpet_gsi[t] != gsi && c->hpet_gsi[t] != NO_GSI)
             drive(d, now, c->hpet_gsi[t], SOURCE_HPET + t, false);
         c->hpet_gsi[t] = gsi;
-        if (gsi != NO_GSI)
-            follow(d, now, SOURCE_HPET + t, gsi, line);
+        follow_comparator(d, now, t, gsi, &messages);
     }
+    return messages;
 }
 
-/* A line that the HPET's legacy replacement has taken off its pin. */
-static void cut_off(struct domain *d, uint64_t now, unsigned source, unsigned gsi, const struct line *line)
+/* The PIT, which the HPET's legacy replacement has taken off its pin: no tick is due there. */
+static void cut_off_pit(struct domain *d, uint64_t now)
 {
-    d->chipset.rises_seen[source] = line->rises;
-    drive(d, now, gsi, source, false);
+    struct chipset *c = &d->chipset;
+
+    c->ticks_seen[SOURCE_PIT] = c->vpit.out.line[0].rises;
+    ticks_forget(&c->ledger[SOURCE_PIT]);
+    drive(d, now, 0, SOURCE_PIT, false);
 }
 
-static void follow_lines(struct domain *d, uint64_t now)
+/* Returns which comparators' messages are to be passed on. */
+static uint32_t follow_lines(struct domain *d, uint64_t now)
 {
     struct chipset *c = &d->chipset;
     bool legacy = hpet_legacy(&c->hpet);
+    uint32_t messages;
 
-    follow_hpet(d, now);
-    if (legacy) {
-        cut_off(d, now, SOURCE_PIT, 0, &c->vpit.out.line[0]);
-        cut_off(d, now, SOURCE_RTC, 8, &c->rtc.out.line[0]);
-    } else {
-        follow(d, now, SOURCE_PIT, 0, &c->vpit.out.line[0]);
-        follow(d, now, SOURCE_RTC, 8, &c->rtc.out.line[0]);
-    }
+    c->ticks_deadline = NEVER;
+    messages = follow_hpet(d, now);
+    if (legacy)
+        cut_off_pit(d, now);
+    else
+        follow_pit(d, now);
+    follow_rtc(d, now, legacy);
     pmtimer_set_line(&c->pmtimer, now, PMTIMER_RTC_ALARM, c->rtc.out.line[0].level);
     follow(d, now, SOURCE_PM, SCI_GSI, &c->pmtimer.out.line[0]);
     follow(d, now, SOURCE_UART, 4, &c->uart.out.line[0]);
+    return messages;
 }
 
-/* Takes what the chips want to say on the APIC bus. */
-static void take_messages(struct domain *d, uint64_t now)
+/* Takes what the chips want to say on the APIC bus. A comparator's message that its policy holds back is no message. */
+static void take_messages(struct domain *d, uint64_t now, uint32_t comparators)
 {
     struct chipset *c = &d->chipset;
     unsigned n = 0;
@@ -176,16 +349,24 @@ static void take_messages(struct domain *d, uint64_t now)
         vioapic_advance(&c->vioapic, now);
     }
     for (; c->hpet.out.message.kind != BUS_NONE && n < MESSAGE_BOUND; n++) {
-        fabric_message(d, c->hpet.out.message, METRONOME_INJECT_HPET_MSI);
+        unsigned timer = c->hpet.out.timer;
+
+        if (comparators >> timer & 1) {
+            fabric_message(d, c->hpet.out.message, METRONOME_INJECT_HPET_MSI);
+            sent(&c->ledger[SOURCE_HPET + timer], route_of_message(c->hpet.out.message));
+            comparators &= ~(1u << timer);
+        }
         c->hpet.out.message.kind = BUS_NONE;
-        hpet_advance(&c->hpet, now);
+        hpet_advance(&c->hpet, c->hpet.last); /* the next one in the slot; what comes due meanwhile is booked first */
     }
+    for (; comparators; comparators &= comparators - 1) /* whose address is no APIC's */
+        sent(&c->ledger[SOURCE_HPET + (unsigned)__builtin_ctz(comparators)], ROUTE_NOWHERE);
 }
 
 static uint64_t earliest(const struct chipset *c)
 {
     uint64_t t[] = {vpit_deadline(&c->vpit), hpet_deadline(&c->hpet), rtc_deadline(&c->rtc), pmtimer_deadline(&c->pmtimer),
-                    vioapic_deadline(&c->vioapic)};
+                    vioapic_deadline(&c->vioapic), c->ticks_deadline};
     uint64_t first = NEVER;
 
     for (unsigned i = 0; i < sizeof(t) / sizeof(t[0]); i++)
@@ -213,8 +394,7 @@ void chipset_update(struct domain *d, uint64_t now)
     struct chipset *c = &d->chipset;
     const struct line *intr = &c->vpic.out.line[0];
 
-    follow_lines(d, now);
-    take_messages(d, now);
+    take_messages(d, now, follow_lines(d, now));
     if (intr->rises != c->int_rises || intr->level != c->int_level) {
         c->int_rises = intr->rises;
         c->int_level = intr->level;
@@ -238,8 +418,10 @@ void chipset_expire(struct deadline *deadline)
     pmtimer_advance(&c->pmtimer, now);
     vioapic_advance(&c->vioapic, now);
     chipset_update(d, now);
-    if (c->deadline.when < soonest)
+    if (c->deadline.when < soonest) {
+        c->expiries_put_off++;
         deadline_arm(&c->deadline, soonest);
+    }
     spin_unlock(&c->lock);
 }
 
@@ -263,8 +445,6 @@ int chipset_intack(struct domain *d)
         uint64_t now = vtime_master(&d->time);
 
         vector = vpic_intack(&c->vpic, now);
-        if (vector == (c->vpic.chip[0].icw2 & 0xf8))
-            repay(d, now);
         chipset_update(d, now);
     }
     spin_unlock(&c->lock);
@@ -325,6 +505,20 @@ void chipset_set_pm_base(struct domain *d)
     c->pm_base = base;
 }
 
+/* What was under way is lost; the account goes on, but for that of a new domain. */
+static void reset_ticks(struct domain *d, bool power_on)
+{
+    struct chipset *c = &d->chipset;
+
+    memset(c->ticks_seen, 0, sizeof(c->ticks_seen));
+    for (unsigned s = 0; s < TICK_SOURCES; s++) {
+        if (power_on)
+            ticks_init(&c->ledger[s], ticks_policy(d->header.ticks, chipset_tick_source(s)));
+        ticks_lost(&c->ledger[s]);
+        ticks_forget(&c->ledger[s]);
+    }
+}
+
 static void reset_lines(struct chipset *c)
 {
     memset(c->gsi_sources, 0, sizeof(c->gsi_sources));
@@ -350,7 +544,10 @@ bool chipset_check(const struct chipset *c)
     for (unsigned t = 0; t < HPET_TIMERS; t++)
         if (c->hpet_gsi[t] != NO_GSI && c->hpet_gsi[t] >= VIOAPIC_MAX_PINS)
             return false;
-    return c->ledger[SOURCE_PIT].owed <= TICKS_OWED_MAX;
+    for (unsigned s = 0; s < TICK_SOURCES; s++)
+        if (!ticks_check(&c->ledger[s]))
+            return false;
+    return true;
 }
 
 void chipset_restored(struct domain *d, uint64_t rtc_seconds)
@@ -376,6 +573,7 @@ void chipset_reset(struct domain *d, bool power_on)
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
     reset_lines(c);
+    reset_ticks(d, power_on);
     vpic_reset(&c->vpic, now);
     vioapic_reset(&c->vioapic, now, VIOAPIC_MIN_PINS, 0);
     vpit_reset(&c->vpit, now);
@@ -387,6 +585,7 @@ void chipset_reset(struct domain *d, bool power_on)
         rtc_reset_pin(&c->rtc, now);
     }
     c->rises_seen[SOURCE_RTC] = c->rtc.out.line[0].rises;
+    c->ticks_seen[SOURCE_RTC] = c->rtc.periodic_due;
     pmtimer_reset(&c->pmtimer, now, false);
     pmtimer_set_sci_enable(&c->pmtimer, now, true); /* SCI_EN is the device model's: PM1a_EN alone gates ours */
     uart_reset(&c->uart, now);

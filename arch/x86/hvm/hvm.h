@@ -20,6 +20,7 @@
 #include "rtc/rtc.h"
 #include "spinlock.h"
 #include "string.h"
+#include "ticks/ticks.h"
 #include "uart/uart.h"
 #include "vioapic/vioapic.h"
 #include "vlapic/vlapic.h"
@@ -51,22 +52,20 @@ struct vtime {
     bool stopped;
 };
 
-/* ---- Interrupt lines (fabric.c). A source's number is its bit in gsi_sources. ---- */
-enum {
-    SOURCE_PIT, SOURCE_RTC, SOURCE_PM, SOURCE_UART, SOURCE_DM_ISA, SOURCE_DM_SCI, SOURCE_LINK, /* four links */
-    SOURCE_HPET = SOURCE_LINK + 4, SOURCE_COUNT = SOURCE_HPET + HPET_TIMERS,
-};
+/* ---- Interrupt lines (fabric.c). A source's number is its bit in gsi_sources; those that tick come first. ---- */
 #define PCI_LINKS 4u
+enum {
+    SOURCE_PIT, SOURCE_RTC, SOURCE_HPET, TICK_SOURCES = SOURCE_HPET + HPET_TIMERS,
+    SOURCE_PM = TICK_SOURCES, SOURCE_UART, SOURCE_DM_ISA, SOURCE_DM_SCI, SOURCE_LINK,
+    SOURCE_COUNT = SOURCE_LINK + PCI_LINKS,
+};
+
+static inline enum metronome_tick_source chipset_tick_source(unsigned source)
+{
+    return source == SOURCE_PIT ? METRONOME_TICKS_OF_PIT : source == SOURCE_RTC ? METRONOME_TICKS_OF_RTC : METRONOME_TICKS_OF_HPET;
+}
 #define SCI_GSI 9u
 #define MSR_TSC_AUX 0xc0000103u
-
-/* A tick source's ledger: every rising edge that was due, and how it reached the pin.
- * due = delivered + collapsed + owed. */
-#define TICKS_OWED_MAX 1000u /* more are not worth having: the guest was away */
-struct ledger {
-    uint64_t due, delivered, collapsed;
-    uint64_t owed; /* still to come, each after the one before has been acknowledged */
-};
 
 /* The domain's devices that all its vCPUs share, under one lock. */
 struct chipset {
@@ -85,7 +84,10 @@ struct chipset {
     uint32_t int_level;
     uint32_t link_devices[PCI_LINKS];       /* PCI devices that assert a link: each has one pin on each */
     uint8_t link_irq[PCI_LINKS];
-    struct ledger ledger[SOURCE_COUNT];
+    struct ledger ledger[TICK_SOURCES];     /* in master ticks */
+    uint64_t ticks_seen[TICK_SOURCES];      /* of the model's own count of what came due */
+    uint64_t ticks_deadline;                /* when the next owed tick may be signalled */
+    uint64_t expiries_put_off;              /* by the budget of a domain's timers */
     uint16_t pm_base;                       /* 0: not decoded */
     uint32_t pci_address;                   /* last write to 0xcf8 */
     uint32_t pm_base_register;              /* PIIX4 function 3, 0x40 */
@@ -156,7 +158,8 @@ struct vcpu {
     volatile uint32_t state;      /* enum vcpu_state */
     struct deadline deadline;     /* of the local APIC's timer */
     bool timer_due;               /* that deadline has passed */
-    uint64_t ticks_taken;         /* of vlapic.timer_due: those that the guest has acknowledged, or is owed no more */
+    struct ledger ticks;          /* of that timer, in domain TSC; the route is the vector */
+    uint64_t ticks_seen;          /* of vlapic.timer_due */
     bool halted;                  /* in HLT: runs on only when inject_pending() */
     bool fpu_fresh;               /* load FPU and DRs from memory at the next run, whatever the registers hold */
     uint32_t lapic_generation;    /* of vlapic.map_generation, as published in the domain's map */
@@ -179,7 +182,9 @@ struct vcpu {
     uint64_t dr[4];               /* DR0-DR3; DR6 and DR7 are in the VMCB */
     uint64_t p2m_generation;      /* of the p2m at the last entry */
     void *fpu;                    /* XSAVE area, one or more pages */
-    struct metronome_stats counts;
+    struct {
+        uint64_t exits[METRONOME_EXIT_COUNT], injected[METRONOME_INJECT_COUNT];
+    } counts;
 };
 
 /* Where interrupts addressed to APIC ids go; updated in place by the vCPU that changes, read without lock. */
@@ -325,8 +330,7 @@ void chipset_set_sci(struct domain *d, bool level);
 void chipset_set_pm_base(struct domain *d);
 bool chipset_check(const struct chipset *c);          /* are these states that the lines can be in? */
 void chipset_restored(struct domain *d, uint64_t rtc_seconds); /* its state has been put back: takes the lock */
-void chipset_acknowledged(struct domain *d, uint8_t vector); /* a vCPU has taken a vector that an I/O APIC pin sent */
-void chipset_pit_written(struct chipset *c, unsigned offset, uint64_t value);
+void chipset_acknowledged(struct domain *d, uint8_t vector); /* a vCPU has taken the vector */
 int chipset_intack(struct domain *d);                 /* takes the lock; the PIC's vector, or -1 if INT is low */
 void fabric_message(struct domain *d, struct bus_message m, enum metronome_inject_source source);
 void fabric_publish_apic(struct vcpu *v);
@@ -358,6 +362,8 @@ enum {
 /* Chooses the event for this entry; *want: WANT_* bits to ask of the hardware because something must wait. */
 struct injection inject_next(struct vcpu *v, struct injectability can, int *want);
 bool inject_pending(struct vcpu *v);                  /* would wake a halted vCPU */
+void vcpu_book_ticks(struct vcpu *v);                 /* what the local APIC's timer has signalled by itself */
+void vcpu_repay_ticks(struct vcpu *v);                /* signals one that is owed, if it is to follow now */
 void inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error);
 void inject_again(struct vcpu *v, uint8_t vector, uint8_t type, bool has_error, uint32_t error);
 
@@ -461,6 +467,7 @@ void *domain_ram(const struct domain *d, uint64_t gpa, bool write); /* host poin
 void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
 void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);
 void domain_console_poll(struct domain *d);
+void domain_stats(struct domain *d, struct metronome_stats *s); /* exact when no vCPU runs */
 
 /* ---- state.c: a domain saved and restored ---- */
 /* A bounded part of saving a stopped domain: 1: not done yet, 0: done, or -METRONOME_E*. */

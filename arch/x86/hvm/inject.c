@@ -69,19 +69,59 @@ static struct injection take_nmi(struct vcpu *v)
     return i;
 }
 
-/*
- * A periodic timer's ticks that a late vCPU has missed follow in a burst, each when the one before has been taken, like
- * the PIT's (fabric.c): systems calibrate the one by the other.
- */
-static void repay_ticks(struct vcpu *v, uint8_t vector)
+/* The local APIC's timer posts by itself: where a tick of it is pending already, the IRR takes no second one. */
+void vcpu_book_ticks(struct vcpu *v)
+{
+    const struct vlapic *a = &v->vlapic;
+    struct ledger *l = &v->ticks;
+    uint64_t n = a->timer_due - v->ticks_seen;
+
+    if (!n)
+        return;
+    v->ticks_seen = a->timer_due;
+    if (!map_has(&a->irr, (uint8_t)l->route))
+        ticks_lost(l);
+    ticks_due(l, n, vlapic_timer_period(a));
+    if (l->n.pending)
+        return;
+    ticks_signalled(l, vtime_tsc(&v->domain->time));
+    l->route = (uint8_t)a->lvt[LVT_TIMER];
+    v->posted.source[l->route] = METRONOME_INJECT_LAPIC_TIMER;
+}
+
+void vcpu_repay_ticks(struct vcpu *v)
 {
     struct vlapic *a = &v->vlapic;
+    struct ledger *l = &v->ticks;
+    uint64_t now;
 
-    v->ticks_taken++;
-    if (!vlapic_timer_periodic(a) || a->timer_due - v->ticks_taken > TICKS_OWED_MAX)
-        v->ticks_taken = a->timer_due;
-    if (v->ticks_taken != a->timer_due)
-        vlapic_post(a, vtime_tsc(&v->domain->time), vector, false);
+    if (!l->n.owed)
+        return;
+    now = vtime_tsc(&v->domain->time);
+    ticks_due(l, 0, vlapic_timer_period(a));
+    if (!ticks_next(l, now))
+        return;
+    l->route = (uint8_t)a->lvt[LVT_TIMER];
+    v->posted.source[l->route] = METRONOME_INJECT_LAPIC_TIMER;
+    vlapic_post(a, now, (uint8_t)l->route, false);
+}
+
+static uint8_t acknowledge(struct vcpu *v)
+{
+    uint8_t vector;
+
+    vcpu_book_ticks(v);
+    vector = (uint8_t)vlapic_ack(&v->vlapic, 0);
+    v->counts.injected[v->posted.source[vector]]++;
+    chipset_acknowledged(v->domain, vector);
+    if (v->ticks.n.pending && v->ticks.route == vector) {
+        ticks_taken(&v->ticks);
+        if (v->ticks.n.owed) {
+            vcpu_repay_ticks(v);
+            vcpu_arm_timer(v);
+        }
+    }
+    return vector;
 }
 
 static struct injection take_interrupt(struct vcpu *v)
@@ -101,12 +141,7 @@ static struct injection take_interrupt(struct vcpu *v)
     }
     if (vlapic_pending(&v->vlapic) >= 0) {
         i.valid = true;
-        i.vector = (uint8_t)vlapic_ack(&v->vlapic, 0);
-        v->counts.injected[v->posted.source[i.vector]]++;
-        if (v->posted.source[i.vector] == METRONOME_INJECT_IOAPIC)
-            chipset_acknowledged(v->domain, i.vector);
-        else if (v->posted.source[i.vector] == METRONOME_INJECT_LAPIC_TIMER)
-            repay_ticks(v, i.vector);
+        i.vector = acknowledge(v);
     }
     return i;
 }

@@ -32,15 +32,9 @@ MODEL(pmtimer)
 MODEL(uart)
 #undef MODEL
 
-static void pit_out(struct chipset *c, uint64_t now, unsigned offset, unsigned size, uint64_t value)
-{
-    chipset_pit_written(c, offset, value);
-    vpit_out(c, now, offset, size, value);
-}
-
 static const struct model_ports model_ports[OWNER_COUNT] = {
     [OWNER_PIC_MASTER] = {vpic_in, vpic_out, 0x20, 2, 0}, [OWNER_PIC_SLAVE] = {vpic_in, vpic_out, 0xa0, 2, 2},
-    [OWNER_ELCR] = {vpic_in, vpic_out, 0x4d0, 2, 4},      [OWNER_PIT] = {vpit_in, pit_out, 0x40, 4, 0},
+    [OWNER_ELCR] = {vpic_in, vpic_out, 0x4d0, 2, 4},      [OWNER_PIT] = {vpit_in, vpit_out, 0x40, 4, 0},
     [OWNER_PORT61] = {vpit_in, vpit_out, 0x61, 1, 4},     [OWNER_RTC] = {rtc_in, rtc_out, 0x70, 4, 0},
     [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0},     [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0},
 };

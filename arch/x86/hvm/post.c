@@ -66,7 +66,10 @@ static void follow_lint0(struct vcpu *v, uint64_t now)
 
 static void do_init(struct vcpu *v, uint64_t now)
 {
+    vcpu_book_ticks(v);
     vlapic_init(&v->vlapic, now);
+    ticks_lost(&v->ticks);
+    ticks_forget(&v->ticks);
     vendor->vcpu_reset(v, false, 0);
     v->emu.regs.cpl = 0;
     ioreq_cancel(v);

@@ -39,6 +39,26 @@ static bool take_memory(struct slot *s)
     return false;
 }
 
+static void stop(int code, const char *why)
+{
+    log_error("%s\n", why);
+    machine_stop(code);
+}
+
+/* ticks=SOURCE=POLICY,... */
+static uint32_t option_ticks(void)
+{
+    char text[96];
+    uint32_t ticks = 0;
+    const char *wrong = boot_option("ticks", text, sizeof(text)) ? metronome_ticks_parse(text, &ticks) : NULL;
+
+    if (wrong) {
+        log_error("ticks=%s: '%s' is no SOURCE=POLICY\n", text, wrong);
+        machine_stop(2);
+    }
+    return ticks;
+}
+
 static void fill_header(struct slot *s, const struct boot_module *image, const struct boot_module *initrd)
 {
     struct metronome_domain_header *h = (void *)(s->memory + METRONOME_DOMAIN_HEADER);
@@ -53,14 +73,9 @@ static void fill_header(struct slot *s, const struct boot_module *image, const s
     h->wallclock = (int64_t)option_number("wallclock", 1767225600); /* 2026-01-01 */
     h->module_bytes = image->size;
     h->initrd_bytes = initrd ? initrd->size : 0;
+    h->ticks = option_ticks();
     memcpy(h->name, "module", 7);
     memcpy(h->command_line, image->command_line, sizeof(image->command_line));
-}
-
-static void stop(int code, const char *why)
-{
-    log_error("%s\n", why);
-    machine_stop(code);
 }
 
 void standalone_init(void)
@@ -102,7 +117,31 @@ static void print_counts(const char *title, const uint64_t *counts, const char *
             log_info("  %-32s %12llu\n", names[i], (unsigned long long)counts[i]);
 }
 
-static void print_stats(const struct domain *d)
+static void print_ticks(struct domain *d)
+{
+#define X(name, key, text) text,
+    static const char *const sources[] = {METRONOME_TICK_SOURCES(X)};
+#undef X
+    struct metronome_stats s;
+
+    domain_stats(d, &s);
+    log_info("ticks                                     due    delivered    collapsed      dropped  owed  pending\n");
+    for (unsigned i = 0; i < METRONOME_TICK_SOURCE_COUNT; i++) {
+        const struct metronome_ledger *l = &s.ticks[i];
+        unsigned policy = s.policies >> METRONOME_TICKS_SHIFT(i) & 15;
+
+        if (l->due)
+            log_info("  %-20s %-11s %12lu %12lu %12lu %12lu %5lu %8lu\n", sources[i], metronome_tick_policy_keys[policy],
+                     l->due, l->delivered, l->collapsed, l->dropped, l->owed, l->pending);
+    }
+    for (unsigned pin = 0; pin < METRONOME_STATS_PINS; pin++)
+        if (s.storms[pin])
+            log_info("storm on I/O APIC pin %u: held off %lu times\n", pin, s.storms[pin]);
+    if (s.expiries_put_off)
+        log_info("timer expiries put off by the budget: %lu\n", s.expiries_put_off);
+}
+
+static void print_stats(struct domain *d)
 {
 #define X(name, text) text,
     static const char *const exits[] = {METRONOME_EXIT_REASONS(X)};
@@ -112,6 +151,7 @@ static void print_stats(const struct domain *d)
         print_counts("exits by reason", d->vcpu[i]->counts.exits, exits, METRONOME_EXIT_COUNT);
         print_counts("interrupts injected by source", d->vcpu[i]->counts.injected, sources, METRONOME_INJECT_COUNT);
     }
+    print_ticks(d);
 }
 
 /* The guest's end is the machine's. */

@@ -181,7 +181,8 @@ static const struct field line_fields[] = {
     LINES(int_level, uint32_t, 1),                          LINES(link_devices, uint32_t, UINT32_MAX),
     LINES(link_irq, uint8_t, 15),                           LINES(ledger, uint64_t, UINT64_MAX),
     LINES(pci_address, uint32_t, UINT32_MAX),               LINES(pm_base_register, uint32_t, UINT32_MAX),
-    LINES(pm_enabled, bool, 1),
+    LINES(pm_enabled, bool, 1),                             LINES(ticks_seen, uint64_t, UINT64_MAX),
+    LINES(expiries_put_off, uint64_t, UINT64_MAX),
 };
 
 static uint32_t save_lines(struct domain *d, struct vcpu *v, uint8_t *to)
@@ -313,9 +314,9 @@ static const struct field event_fields[] = {
     EVENTS(nmi_pending, unsigned, 2),          EVENTS(nmi_blocked, bool, 1),         EVENTS(extint_pending, bool, 1),
     EVENTS(event_pending, bool, 1),            EVENTS(event_vector, uint8_t, 255),   EVENTS(event_type, uint8_t, EVENT_SOFTWARE),
     EVENTS(event_has_error, bool, 1),          EVENTS(event_error, uint32_t, UINT32_MAX), EVENTS(lint0_rises, uint64_t, UINT64_MAX),
-    EVENTS(halted, bool, 1),                   EVENTS(ticks_taken, uint64_t, UINT64_MAX), EVENTS(posted.pir, uint64_t, UINT64_MAX),
+    EVENTS(halted, bool, 1),                   EVENTS(ticks_seen, uint64_t, UINT64_MAX), EVENTS(posted.pir, uint64_t, UINT64_MAX),
     EVENTS(posted.tmr, uint64_t, UINT64_MAX),  EVENTS(posted.work, uint32_t, 31),    EVENTS(posted.sipi_vector, uint8_t, 255),
-    EVENTS(posted.source, uint8_t, METRONOME_INJECT_COUNT - 1),
+    EVENTS(posted.source, uint8_t, METRONOME_INJECT_COUNT - 1), EVENTS(ticks, uint64_t, UINT64_MAX),
 };
 
 static uint32_t save_events(struct domain *d, struct vcpu *v, uint8_t *to)
@@ -328,7 +329,7 @@ static uint32_t save_events(struct domain *d, struct vcpu *v, uint8_t *to)
 static const char *restore_events(struct domain *d, struct vcpu *v, struct value from)
 {
     (void)d;
-    if (!restore_fields(v, event_fields, COUNT(event_fields), from))
+    if (!restore_fields(v, event_fields, COUNT(event_fields), from) || !ticks_check(&v->ticks))
         return "a state that a vCPU cannot be in";
     v->posted.on = 1;
     return NULL;

@@ -12,10 +12,11 @@ static void timer_expired(struct deadline *deadline)
         sched_wake(v);
 }
 
-/* The local APIC's next expiry as a deadline of this pCPU; one that has passed is taken at the next entry. */
+/* The local APIC's next expiry, or the next tick that is owed, as a deadline of this pCPU; one that has passed is taken at the next entry. */
 void vcpu_arm_timer(struct vcpu *v)
 {
-    uint64_t host = vtime_host_of_tsc(&v->domain->time, vlapic_deadline(&v->vlapic));
+    uint64_t expiry = vlapic_deadline(&v->vlapic), owed = ticks_deadline(&v->ticks);
+    uint64_t host = vtime_host_of_tsc(&v->domain->time, expiry < owed ? expiry : owed);
 
     if (host == v->deadline.when)
         return;
@@ -30,8 +31,9 @@ static void take_timer(struct vcpu *v)
     struct vlapic *a = &v->vlapic;
 
     v->timer_due = false;
-    v->posted.source[a->lvt[LVT_TIMER] & 0xff] = METRONOME_INJECT_LAPIC_TIMER;
     vlapic_advance(a, vtime_tsc(&v->domain->time));
+    vcpu_book_ticks(v);
+    vcpu_repay_ticks(v);
     vcpu_arm_timer(v);
 }
 
@@ -147,7 +149,9 @@ static void reset_events(struct vcpu *v)
     v->nmi_pending = 0;
     v->nmi_blocked = v->extint_pending = v->event_pending = v->halted = v->timer_due = false;
     v->lint0_rises = 0;
-    v->ticks_taken = 0;
+    ticks_lost(&v->ticks);
+    ticks_forget(&v->ticks);
+    v->ticks_seen = 0;
     memset(v->posted.pir, 0, sizeof(v->posted.pir));
     memset(v->posted.tmr, 0, sizeof(v->posted.tmr));
     v->posted.work = 0;
@@ -219,6 +223,7 @@ struct vcpu *vcpu_create(struct domain *d, unsigned id)
     v->emu.regs.pdpte_accessed = cpu_features.on_tcg;
     v->fpu = alloc_pages(fpu_order());
     deadline_init(&v->deadline, timer_expired);
+    ticks_init(&v->ticks, ticks_policy(d->header.ticks, METRONOME_TICKS_OF_LAPIC));
     if (v->fpu && vendor->vcpu_init(v))
         return v;
     vcpu_destroy(v);

@@ -70,12 +70,11 @@ static bool sends_messages(const struct hpet *s, unsigned n)
 /* The counter has matched `count` times, from time `first` to time `last`. */
 static void deliver(struct hpet *s, unsigned n, uint64_t count, uint64_t first, uint64_t last)
 {
-    struct hpet_timer *t = &s->timer[n];
+    const struct hpet_timer *t = &s->timer[n];
     if (t->config & TN_LEVEL)
         s->status |= timer_bit(n);
     if (!(t->config & TN_INT_ENB))
         return;
-    t->matches += count;
     if (t->config & TN_FSB_EN)
         s->fsb_pending |= timer_bit(n);
     else if (t->config & TN_LEVEL)
@@ -96,6 +95,8 @@ static void run_timer(struct hpet *s, unsigned n, uint64_t elapsed)
     more = step ? (elapsed - to_first) / step : 0;
     if (t->config & TN_PERIODIC)
         t->comparator = (t->comparator + (more + 1) * t->period) & width_mask(t);
+    if (t->config & TN_INT_ENB)
+        t->matches += more + 1;
     deliver(s, n, more + 1, s->last + to_first, s->last + to_first + more * step);
 }
 
@@ -107,8 +108,10 @@ static void fill_slot(struct hpet *s)
         if (!(s->fsb_pending & timer_bit(n)))
             continue;
         s->fsb_pending &= ~timer_bit(n);
-        if ((address & 0xfff00000) == 0xfee00000)
+        if ((address & 0xfff00000) == 0xfee00000) {
             s->out.message = bus_message_from_msi(address, (uint32_t)s->timer[n].fsb);
+            s->out.timer = n;
+        }
     }
 }
 
@@ -124,6 +127,28 @@ void hpet_advance(struct hpet *s, uint64_t now)
         s->last = now;
     }
     fill_slot(s);
+}
+
+void hpet_repeat(struct hpet *s, uint64_t now, unsigned timer)
+{
+    hpet_advance(s, now);
+    if (timer < HPET_TIMERS && (s->config & ENABLE_CNF))
+        deliver(s, timer, 1, s->last, s->last);
+    fill_slot(s);
+}
+
+uint64_t hpet_period(const struct hpet *s, unsigned timer)
+{
+    uint64_t repeats = TN_INT_ENB | TN_PERIODIC, config = timer < HPET_TIMERS ? s->timer[timer].config : 0;
+
+    return (s->config & ENABLE_CNF) && (config & repeats) == repeats ? s->timer[timer].period : 0;
+}
+
+enum hpet_delivery hpet_delivery(const struct hpet *s, unsigned timer)
+{
+    uint64_t config = timer < HPET_TIMERS ? s->timer[timer].config : 0;
+
+    return config & TN_FSB_EN ? HPET_FSB : config & TN_LEVEL ? HPET_LEVEL : HPET_EDGE;
 }
 
 uint64_t hpet_deadline(const struct hpet *s)
@@ -348,7 +373,7 @@ bool hpet_check(const struct hpet *s)
 {
     const struct bus_message *m = &s->out.message;
 
-    if ((s->config & ~(ENABLE_CNF | LEG_RT_CNF)) || (s->status | s->fsb_pending) >> HPET_TIMERS || s->out.zero)
+    if ((s->config & ~(ENABLE_CNF | LEG_RT_CNF)) || (s->status | s->fsb_pending) >> HPET_TIMERS || s->out.timer >= HPET_TIMERS)
         return false;
     if ((m->kind != BUS_NONE && m->kind != BUS_INTERRUPT) || m->delivery > 7 || m->shorthand != SHORTHAND_NONE ||
         (m->flags & ~(BUS_LOGICAL | BUS_LEVEL | BUS_ASSERT)) || m->dest > 0xff || m->zero[0] || m->zero[1] || m->zero[2])

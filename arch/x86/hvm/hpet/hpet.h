@@ -24,7 +24,8 @@
  * enabled). Edge mode: each match is one counted pulse and the level stays 0. FSB: a message in `out.message`,
  * refilled by hpet_advance from the lowest pending timer; at most HPET_TIMERS refills until it stays empty. `matches`
  * counts a timer's matches while its interrupt is enabled, for the tick ledger: with FSB delivery several matches in
- * one gap are one message.
+ * one gap are one message, in level mode all matches until the status bit is cleared are one rise. `out.timer` is whose
+ * message stands in the slot.
  *
  * Missing: power-saving states.
  *
@@ -74,7 +75,7 @@ struct hpet {
     struct {
         struct line line[HPET_TIMERS];
         struct bus_message message;
-        uint32_t zero;
+        uint32_t timer; /* whose message it is, or the last one was */
     } out;
 };
 
@@ -84,6 +85,14 @@ void hpet_write(struct hpet *s, uint64_t now, unsigned offset, unsigned size, ui
 void hpet_advance(struct hpet *s, uint64_t now);
 uint64_t hpet_deadline(const struct hpet *s);
 bool hpet_check(const struct hpet *s);
+
+/* One more interrupt of a timer, as at a match, but that `matches` does not count it. */
+void hpet_repeat(struct hpet *s, uint64_t now, unsigned timer);
+/* Ticks from one interrupt of a timer to the next; 0: it does not repeat. */
+uint64_t hpet_period(const struct hpet *s, unsigned timer);
+/* How a timer interrupts. */
+enum hpet_delivery { HPET_EDGE, HPET_LEVEL, HPET_FSB };
+enum hpet_delivery hpet_delivery(const struct hpet *s, unsigned timer);
 
 /* Is legacy replacement in force: timer 0 on IRQ 0 (GSI 2), timer 1 on IRQ 8, PIT and RTC off them? */
 bool hpet_legacy(const struct hpet *s);

@@ -444,6 +444,20 @@ uint64_t rtc_deadline(const struct rtc *s)
     return tick == NEVER ? NEVER : time_of_tick(tick);
 }
 
+uint64_t rtc_period(const struct rtc *s)
+{
+    unsigned shift = rate_shift(s);
+
+    return shift && chain_runs(s) && (s->cmos[REG_B] & C_PF) ? time_of_tick(1ull << shift) : 0;
+}
+
+void rtc_repeat(struct rtc *s, uint64_t now)
+{
+    rtc_advance(s, now);
+    s->cmos[REG_C] |= C_PF;
+    line_set(&s->out.line[0], now, irqf(s));
+}
+
 /* ---- Registers ---- */
 
 static void write_a(struct rtc *s, uint8_t value)

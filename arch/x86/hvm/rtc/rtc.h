@@ -75,6 +75,10 @@ void rtc_forward(struct rtc *s, uint64_t now, uint64_t seconds);
 uint64_t rtc_read(struct rtc *s, uint64_t now, unsigned offset, unsigned size);
 void rtc_write(struct rtc *s, uint64_t now, unsigned offset, unsigned size, uint64_t value);
 void rtc_advance(struct rtc *s, uint64_t now);
+/* One more periodic interrupt, as at a period's end: sets PF. `periodic_due` does not count it. */
+void rtc_repeat(struct rtc *s, uint64_t now);
+/* Master ticks (rounded up) from one periodic interrupt to the next; 0: they are off. */
+uint64_t rtc_period(const struct rtc *s);
 uint64_t rtc_deadline(const struct rtc *s);
 bool rtc_check(const struct rtc *s);
 

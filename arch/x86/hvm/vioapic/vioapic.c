@@ -181,7 +181,7 @@ static void note_refire(struct vioapic *s, uint64_t now, unsigned pin)
     } else {
         unsigned shift = s->hold_shift[pin]; /* a copy, so that Eva sees that it stays in bounds */
         uint64_t hold = (uint64_t)VIOAPIC_HOLD_MIN << shift;
-        s->storms++;
+        s->storms[pin]++;
         s->held_mask |= pin_bit(pin);
         s->hold_until[pin] = now < NEVER - 1 - hold ? now + hold : NEVER - 1;
         if (shift < VIOAPIC_HOLD_DOUBLINGS)
@@ -204,9 +204,11 @@ void vioapic_eoi(struct vioapic *s, uint64_t now, uint8_t vector)
     fill_slot(s, now);
 }
 
-bool vioapic_handled_eoi_interest(const struct vioapic *s, uint8_t vector)
+struct bus_message vioapic_message(const struct vioapic *s, unsigned pin)
 {
-    return s->vector_pins[vector] != 0;
+    const struct bus_message none = {.kind = BUS_NONE};
+
+    return pin < VIOAPIC_MAX_PINS && can_send(s->entry[pin]) ? message_of(s->entry[pin]) : none;
 }
 
 /* The low half of an entry. The high half is a plain store, since it can neither trigger nor end anything. */

@@ -31,7 +31,7 @@
  * Storm hold-off: a level pin that is still active at its EOI fires again at once. After VIOAPIC_STORM_RUN such
  * re-fires in a row, each ended within VIOAPIC_STORM_QUICK of its delivery, with no source changing in between (a
  * shared line is not a storm), the next re-fire is put off by VIOAPIC_HOLD_MIN, then twice that, up to
- * VIOAPIC_HOLD_MAX; `storms` counts the re-fires put off, pin by pin `hold_shift` shows how far it went. Deassertion
+ * VIOAPIC_HOLD_MAX; pin by pin `storms` counts the re-fires put off, and `hold_shift` shows how far it went. Deassertion
  * ends the run and the hold.
  *
  * Missing: APIC serial bus arbitration; extended destination IDs.
@@ -70,6 +70,7 @@ struct vioapic {
     uint64_t vector_pins[256];        /* vector to level pins that use it (pins of edge kind are not in it) */
     uint64_t sent_at[VIOAPIC_MAX_PINS];    /* time of the last level delivery */
     uint64_t hold_until[VIOAPIC_MAX_PINS]; /* end of the hold-off; 0 where none */
+    uint64_t storms[VIOAPIC_MAX_PINS];     /* re-fires put off, since reset */
     uint16_t refires[VIOAPIC_MAX_PINS];    /* length of the run of quick re-fires, up to VIOAPIC_STORM_RUN */
     uint8_t hold_shift[VIOAPIC_MAX_PINS];  /* how often the next hold-off has been doubled */
     uint64_t lines;           /* pins whose sources assert */
@@ -77,7 +78,6 @@ struct vioapic {
     uint64_t remote_irr;      /* level pins delivered and not yet ended */
     uint64_t pending_mask;    /* pins whose delivery waits for the slot (delivery status) */
     uint64_t held_mask;       /* level pins under hold-off */
-    uint64_t storms;          /* re-fires put off, all pins */
     uint32_t pins;
     uint8_t id;               /* 4 bits */
     uint8_t index;            /* IOREGSEL */
@@ -101,8 +101,8 @@ void vioapic_eoi(struct vioapic *s, uint64_t now, uint8_t vector);
 void vioapic_advance(struct vioapic *s, uint64_t now);
 /* End of the earliest hold-off, or NEVER. */
 uint64_t vioapic_deadline(const struct vioapic *s);
-/* Does any level pin use the vector, so that its EOI must reach this chip (EOI-exit bitmap)? */
-bool vioapic_handled_eoi_interest(const struct vioapic *s, uint8_t vector);
+/* What a pin's interrupt is by its entry; kind BUS_NONE where it sends none. */
+struct bus_message vioapic_message(const struct vioapic *s, unsigned pin);
 bool vioapic_check(const struct vioapic *s);
 
 #endif

@@ -37,6 +37,11 @@ static inline int map_highest(const struct vector_map *m)
     return w * 32 + highest_bit(m->word[w & 7]);
 }
 
+static inline bool map_has(const struct vector_map *m, uint8_t vector)
+{
+    return m->word[vector >> 5] >> (vector & 31) & 1;
+}
+
 static inline void map_set(struct vector_map *m, uint8_t vector)
 {
     m->word[vector >> 5] |= 1u << (vector & 31);

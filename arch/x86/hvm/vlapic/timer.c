@@ -51,6 +51,13 @@ void vlapic_timer_expire(struct vlapic *s, uint64_t now)
     timer_fire(s, n, expiry);
 }
 
+uint64_t vlapic_timer_period(const struct vlapic *s)
+{
+    bool repeats = timer_mode(s) == TIMER_PERIODIC && !(s->lvt[LVT_TIMER] & LVT_MASKED);
+
+    return repeats ? (uint64_t)s->tmict << divide_shift(s->dcr) : 0;
+}
+
 /* The current count: what is left to the expiry, rounded up to whole counts. The caller has advanced the timer. */
 uint32_t vlapic_timer_count(const struct vlapic *s, uint64_t now)
 {

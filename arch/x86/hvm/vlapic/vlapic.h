@@ -165,11 +165,8 @@ static inline uint64_t vlapic_base(const struct vlapic *s)
     return s->apic_base & ~(uint64_t)0xfff;
 }
 
-/* Is the timer in periodic mode (SDM 11.5.4: LVT bits 18:17 are 01)? */
-static inline bool vlapic_timer_periodic(const struct vlapic *s)
-{
-    return (s->lvt[LVT_TIMER] & 0x60000) == 0x20000;
-}
+/* TSC ticks from one of its interrupts to the next; 0: it does not repeat. */
+uint64_t vlapic_timer_period(const struct vlapic *s);
 
 static inline uint64_t vlapic_guest_tsc_offset(const struct vlapic *s)
 {

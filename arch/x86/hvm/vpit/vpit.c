@@ -261,6 +261,13 @@ uint64_t vpit_deadline(const struct vpit *s)
     return (s->tick + clocks) * MASTER_PER_PIT_TICK;
 }
 
+uint64_t vpit_period(const struct vpit *s)
+{
+    const struct vpit_channel *c = &s->channel[0];
+
+    return modes[mode_bits(c)].periodic && counts(c) ? (uint64_t)initial_count(c) * MASTER_PER_PIT_TICK : 0;
+}
+
 /* Latches the count, unless one is latched already and not read in full. */
 static void latch_count(struct vpit_channel *c)
 {

@@ -71,6 +71,7 @@ void     vpit_write   (struct vpit *s, uint64_t now, unsigned offset, unsigned s
 void     vpit_set_line(struct vpit *s, uint64_t now, unsigned line, bool level); /* GATE 0-2; above: ignored */
 void     vpit_advance (struct vpit *s, uint64_t now);
 uint64_t vpit_deadline(const struct vpit *s); /* the earliest master time at which OUT 0 can rise, or NEVER */
+uint64_t vpit_period  (const struct vpit *s); /* master ticks from one rise of OUT 0 to the next; 0: it does not repeat */
 bool     vpit_check   (const struct vpit *s);
 
 #endif

@@ -153,13 +153,12 @@ static void follow_edges(struct domain *d, uint64_t now, unsigned source, unsign
 {
     struct chipset *c = &d->chipset;
     uint64_t route = route_of_pin(c, gsi);
-    bool refused = gsi != NO_GSI && (c->vioapic.remote_irr >> pin_of(gsi) & 1); /* a level pin that waits for its EOI */
 
     settle(d, source, gsi, route, due != c->ticks_seen[source]);
     if (book(d, now, source, due, period)) {
         if (gsi != NO_GSI)
             pulse(d, now, source, gsi, level);
-        sent(&c->ledger[source], refused ? ROUTE_NOWHERE : route);
+        sent(&c->ledger[source], route);
     }
 }
 

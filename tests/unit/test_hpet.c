@@ -719,6 +719,7 @@ static void test_random_walk_gaps(void **state)
         /* Which of several messages comes first does depend on how often one looks. */
         copy.fsb_pending = s.fsb_pending;
         copy.out.message = s.out.message;
+        copy.out.timer = s.out.timer;
         assert_memory_equal(&s, &copy, sizeof(s));
         now = target;
         random_write(&offset, &size, &value, &hint);
@@ -728,6 +729,38 @@ static void test_random_walk_gaps(void **state)
         if (below(2))
             s.out.message.kind = BUS_NONE;
         assert_true(hpet_deadline(&s) > now);
+    }
+}
+
+/* The tick that a missed-tick policy sends after, in each way of delivery: as at a match, but nothing more is due. */
+static void test_repeat(void **state)
+{
+    static const struct {
+        uint64_t config;
+        enum hpet_delivery delivery;
+    } rows[] = {{0x0c, HPET_EDGE}, {0x0e, HPET_LEVEL}, {0x400c, HPET_FSB}};
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        struct hpet s;
+
+        hpet_reset(&s, 0);
+        hpet_write(&s, 0, 0x150, 8, 0xfee0000000000041);
+        hpet_write(&s, 0, 0x140, 8, rows[i].config | 0x40);
+        hpet_write(&s, 0, 0x148, 8, 700);
+        hpet_write(&s, 0, 0x148, 8, 500);
+        assert_int_equal(hpet_period(&s, 2), 0);
+        hpet_write(&s, 0, 0x10, 8, 1);
+        assert_int_equal(hpet_period(&s, 2), 500);
+        assert_int_equal(hpet_delivery(&s, 2), rows[i].delivery);
+        hpet_repeat(&s, 100, 2);
+        assert_int_equal(s.timer[2].matches, 0);
+        assert_int_equal(s.out.line[2].rises, rows[i].delivery != HPET_FSB);
+        assert_int_equal(s.out.line[2].level, rows[i].delivery == HPET_LEVEL);
+        assert_int_equal(s.status, rows[i].delivery == HPET_LEVEL ? 4 : 0);
+        assert_int_equal(s.out.message.kind, rows[i].delivery == HPET_FSB ? BUS_INTERRUPT : BUS_NONE);
+        assert_int_equal(s.out.timer, rows[i].delivery == HPET_FSB ? 2 : 0);
+        assert_true(hpet_check(&s));
     }
 }
 
@@ -758,6 +791,7 @@ int main(void)
         cmocka_unit_test(test_time_goes_back),
         cmocka_unit_test(test_check_rejects),
         cmocka_unit_test(test_random_programs_tick_by_tick),
+        cmocka_unit_test(test_repeat),
         cmocka_unit_test(test_random_walk_gaps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

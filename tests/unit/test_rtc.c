@@ -946,6 +946,30 @@ static void test_random_walk_any_time(void **state)
     }
 }
 
+/* The tick that a missed-tick policy sends after: PF is set and IRQ 8 rises, and nothing more is due. */
+static void test_repeat(void **state)
+{
+    struct rtc s;
+    uint64_t due;
+
+    (void)state;
+    rtc_reset(&s, 0, 0);
+    assert_int_equal(rtc_period(&s), 0);
+    rtc_write(&s, 0, 0, 1, 0x0b);
+    rtc_write(&s, 0, 1, 1, 0x42);
+    assert_int_equal(rtc_period(&s), (157500000ull * 32 + 11 * 32768 - 1) / (11 * 32768));
+    rtc_advance(&s, 1000000);
+    rtc_write(&s, 1000000, 0, 1, 0x0c);
+    rtc_read(&s, 1000000, 1, 1);
+    assert_int_equal(s.out.line[0].level, 0);
+    due = s.periodic_due;
+    rtc_repeat(&s, 1000000);
+    assert_int_equal(s.out.line[0].level, 1);
+    assert_int_equal(s.periodic_due, due);
+    assert_true(rtc_check(&s));
+    assert_int_equal(rtc_read(&s, 1000000, 1, 1), 0xc0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -982,6 +1006,7 @@ int main(void)
         cmocka_unit_test(test_random_programs_tick_by_tick),
         cmocka_unit_test(test_long_gaps_second_by_second),
         cmocka_unit_test(test_invalid_dates_over_centuries),
+        cmocka_unit_test(test_repeat),
         cmocka_unit_test(test_random_walk_any_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -62,6 +62,7 @@ size_t request_pack(const struct request *r, char *to, size_t size)
     put(&p, "vcpus=%llu", (unsigned long long)r->vcpus);
     put(&p, "rtc_seconds=%llu", (unsigned long long)r->rtc_seconds);
     put(&p, "any_tsc=%d", r->any_tsc);
+    put(&p, "ticks=%u", r->ticks);
     for (unsigned i = 0; i < r->disks; i++) {
         const struct request_disk *d = &r->disk[i];
         put(&p, "disk=%u,%u,%d,%d,%s,%s", d->bus, d->index, d->cdrom, d->readonly, d->format, d->path);
@@ -133,6 +134,8 @@ static bool take(struct request *r, const char *key, char *value)
         r->rtc_seconds = strtoull(value, NULL, 10);
     else if (!strcmp(key, "any_tsc"))
         r->any_tsc = atoi(value);
+    else if (!strcmp(key, "ticks"))
+        r->ticks = (uint32_t)strtoul(value, NULL, 10);
     else if (!strcmp(key, "disk"))
         return take_disk(r, value);
     else if (!strcmp(key, "nic"))

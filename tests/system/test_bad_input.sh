@@ -35,6 +35,9 @@ echo 'name = "a' >broken.cfg
 printf 'name = "a"\nmemroy = 512\n' >typo.cfg
 printf 'name = "a"\nextra = [ "x=1", "y=2" ]\n' >list.cfg
 printf 'disk = "good.img"\n' >nolist.cfg
+printf 'ticks = [ "pit=burst", "pit" ]\n' >ticks.cfg
+printf 'ticks = "pit=burst"\n' >noticks.cfg
+printf 'timer_mode = 4\n' >mode.cfg
 printf 'vcpus = 99\n' >vcpus.cfg
 printf "disk = [ 'good.img,raw,hda,w', 'good.img,raw,xvda,w' ]\n" >twice.cfg
 printf "vif = [ 'mac=00:11:22:33:44:55,rate=1' ]\n" >vif.cfg
@@ -116,6 +119,13 @@ port $port is in use|run --qmp 127.0.0.1:$port
 is in use already|run --qmp taken
 exists and is no socket|run --qmp good.img
 is in use already|run --vnc unix:taken
+'often': not SOURCE=POLICY|run --ticks pit=often
+'cmos=drop': not SOURCE=POLICY|run --ticks pit=drop,cmos=drop
+'': not SOURCE=POLICY|run --ticks pit=drop,
+ticks.cfg: ticks: 'pit': not SOURCE|run ticks.cfg
+ticks: must be a list|run noticks.cfg
+timer_mode: '4' is no timer mode|run mode.cfg
+the option is --ticks|run --timer_mode 1
 is no boot order|run --boot xyz
 is no display|run --vga matrox
 is no number of seconds|run --timeout soon

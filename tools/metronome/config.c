@@ -88,7 +88,7 @@ static void apply_list(struct run *r, const char *key, XLU_ConfigList *list, int
 
 static bool is_list_key(const char *key)
 {
-    return !strcmp(key, "disk") || !strcmp(key, "vif");
+    return !strcmp(key, "disk") || !strcmp(key, "vif") || !strcmp(key, "ticks");
 }
 
 /* Values that xl writes otherwise than our options. */

@@ -21,8 +21,38 @@ static void table(const char *title, const char *const *names, unsigned count, c
                     100.0 * (double)values[i] / (double)total);
 }
 
+#define X(name, key, text) text,
+static const char *const source_names[] = {METRONOME_TICK_SOURCES(X)};
+#undef X
+
+static void ticks_line(const char *source, uint64_t policies, unsigned shift, const struct metronome_ledger *l)
+{
+    fprintf(stderr, "    %-18s %-11s %14" PRIu64 " %11" PRIu64 " %11" PRIu64 " %11" PRIu64 " %6" PRIu64 " %8" PRIu64 "\n", source,
+            metronome_tick_policy_keys[policies >> shift & 15], l->due, l->delivered, l->collapsed, l->dropped, l->owed, l->pending);
+}
+
+static void ticks_table(const struct metronome_stats *s)
+{
+    fprintf(stderr, "  %-32s %14s %11s %11s %11s %6s %8s\n", "ticks", "due", "delivered", "collapsed", "dropped", "owed", "pending");
+    for (unsigned i = 0; i < METRONOME_TICK_SOURCE_COUNT; i++)
+        if (s->ticks[i].due)
+            ticks_line(source_names[i], s->policies, METRONOME_TICKS_SHIFT(i), &s->ticks[i]);
+}
+
+/* What was put off, where anything was. */
+static void delays_table(const struct metronome_stats *s)
+{
+    for (unsigned pin = 0; pin < METRONOME_STATS_PINS; pin++)
+        if (s->storms[pin])
+            fprintf(stderr, "  storm on I/O APIC pin %-12u %14" PRIu64 " interrupts held off\n", pin, s->storms[pin]);
+    if (s->expiries_put_off)
+        fprintf(stderr, "  %-34s %14" PRIu64 "\n", "timer expiries put off", s->expiries_put_off);
+}
+
 void report_stats(const struct metronome_stats *s)
 {
     table("exits", exit_names, METRONOME_EXIT_COUNT, s->exits);
     table("interrupts injected", inject_names, METRONOME_INJECT_COUNT, s->injected);
+    ticks_table(s);
+    delays_table(s);
 }

@@ -197,7 +197,41 @@ static void set_any_tsc(struct run *r, const char *value, const char *where)
     r->request.any_tsc = true;
 }
 
-/* Every option and configuration key. Keys that the command line writes otherwise come twice. */
+static void set_ticks(struct run *r, const char *value, const char *where)
+{
+    const char *wrong = metronome_ticks_parse(value, &r->request.ticks);
+
+    if (wrong)
+        bad_input("%s: '%s': not SOURCE=POLICY; sources are pit, rtc, hpet, lapic; policies catch-up, burst, one-pending, drop",
+                  where, wrong);
+}
+
+/* xl's: one policy for all sources, by name or number. */
+static void set_timer_mode(struct run *r, const char *value, const char *where)
+{
+    static const struct {
+        const char *name, *number;
+        enum metronome_tick_policy policy;
+    } modes[] = {
+        {"delay_for_missed_ticks", "0", METRONOME_TICKS_CATCH_UP},
+        {"no_delay_for_missed_ticks", "1", METRONOME_TICKS_BURST},
+        {"no_missed_ticks_pending", "2", METRONOME_TICKS_DROP},
+        {"one_missed_tick_pending", "3", METRONOME_TICKS_ONE_PENDING},
+    };
+
+    for (unsigned i = 0; i < sizeof modes / sizeof modes[0]; i++)
+        if (!strcmp(value, modes[i].name) || !strcmp(value, modes[i].number)) {
+            r->request.ticks = 0;
+            for (unsigned source = 0; source < METRONOME_TICK_SOURCE_COUNT; source++)
+                r->request.ticks |= modes[i].policy << METRONOME_TICKS_SHIFT(source);
+            return;
+        }
+    bad_input("%s: '%s' is no timer mode: delay_for_missed_ticks, no_delay_for_missed_ticks, no_missed_ticks_pending, "
+              "one_missed_tick_pending, or 0 to 3", where, value);
+}
+
+/* Every option and configuration key. Keys that the command line writes otherwise come twice: without help, and with the
+ * option's name. */
 static const struct setting settings[] = {
     {"name", set_name, "NAME", "the guest's name", SETTING_RUN},
     {"memory", set_memory, "SIZE", "its memory in MiB, or with K, M, G [512]", SETTING_RUN},
@@ -206,13 +240,16 @@ static const struct setting settings[] = {
      "a disk: FILE, or in xl's syntax FILE,FORMAT,VDEV,ACCESS; VDEV hd* is IDE, sd* AHCI, vd* virtio", SETTING_RUN},
     {"cdrom", set_cdrom, "FILE", "a CD-ROM drive with this image", SETTING_RUN | OPTION_ONLY},
     {"nic", set_nic, "SPEC", "a network card: MODEL[,mac=MAC][,net=NETDEV]; NETDEV is user, none or QEMU's -netdev", SETTING_RUN | OPTION_ONLY},
-    {"vif", set_nic, NULL, NULL, SETTING_RUN},
+    {"vif", set_nic, "nic", NULL, SETTING_RUN},
     {"boot", set_boot, "ORDER", "boot order: letters of a, c, d, n", SETTING_RUN},
     {"firmware", set_firmware, "FILE", "the firmware's image [SeaBIOS]", SETTING_RUN},
     {"vga", set_vga, "TYPE", "std, cirrus or none [std]", SETTING_RUN},
     {"vnc", set_vnc, "DISPLAY", "a VNC server for its screen: [HOST]:N or unix:PATH", BOTH},
     {"serial", set_serial, "CHARDEV", "its serial console: stdio, none, or QEMU's -serial [stdio]", BOTH},
     {"qmp", set_qmp, "ADDRESS", "QEMU's control socket: PATH or HOST:PORT", BOTH | OPTION_ONLY},
+    {"ticks", set_ticks, "SPEC", "what becomes of missed ticks: SOURCE=POLICY,...; SOURCE is pit, rtc, hpet or lapic, POLICY\n"
+     "                       catch-up, burst, one-pending or drop [pit=burst,rtc=drop,hpet=drop,lapic=burst]", SETTING_RUN},
+    {"timer_mode", set_timer_mode, "ticks", NULL, SETTING_RUN},
     {"module", set_module, "IMAGE", "start IMAGE without device model and firmware (bzImage, multiboot1, PVH)", SETTING_RUN | OPTION_ONLY},
     {"append", set_append, "TEXT", "the module's command line", SETTING_RUN | OPTION_ONLY},
     {"initrd", set_initrd, "FILE", "the module's initial RAM disk", SETTING_RUN | OPTION_ONLY},
@@ -305,7 +342,8 @@ void settings_from_arguments(struct run *r, const struct command_line *c, int ar
             if (found != 'o')
                 exit(EXIT_USAGE); /* getopt has said why */
             if (!settings[places[index]].help)
-                bad_input("--%s: a key of configuration files; the option is --nic", settings[places[index]].name);
+                bad_input("--%s: a key of configuration files; the option is --%s", settings[places[index]].name,
+                          settings[places[index]].argument);
             if (pass)
                 set_option(r, places[index], optarg);
         }

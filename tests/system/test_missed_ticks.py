@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""The ledger of ticks against a guest that counts them (tests/guest/missed), standalone and with exact time.
+
+For every policy: what the ledger calls delivered is what the guest took, due is what the timers' rates and the time make it,
+due = delivered + collapsed + dropped + owed + pending, and missed ticks went where the policy says.
+"""
+# limit: 240
+# run: check
+import os
+import re
+import subprocess
+
+os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+BUILD = os.environ.get("B", "build")
+SECONDS = {"check": 4, "test": 30, "long": 600}[os.environ.get("METRONOME_TESTS", "test")]
+QEMU = ("qemu-system-x86_64 -accel tcg -cpu max -m 256 -nodefaults -display none -no-reboot -serial stdio "
+        "-icount shift=0,sleep=off -device isa-debug-exit,iobase=0xf4,iosize=4").split()
+SOURCES = {"pit": "PIT, channel 0", "rtc": "RTC, periodic", "hpet": "HPET comparators", "lapic": "local APIC timers"}
+WORDS = ("due", "delivered", "collapsed", "dropped", "owed", "pending")
+COMPARATORS = 3  # of 100 Hz, and wake-up calls
+RATES = {"pit": 13125000 / 11 / 5966, "rtc": 64, "hpet": COMPARATORS * 13125000 * 12 / 11 / 143182, "lapic": 100}
+
+
+def run(policies, words):
+    """The guest's and the hypervisor's last words."""
+    choice = ",".join("%s=%s" % p for p in policies.items())
+    command = QEMU + ["-kernel", BUILD + "/metronome.elf", "-append", "exit=0xf4 mem=64 ticks=" + choice,
+                      "-initrd", "%s/guest/missed.elf seconds=%d %s" % (BUILD, SECONDS, words)]
+    p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                       timeout=60 + 4 * SECONDS)
+    return p.stdout.decode(errors="replace").replace("\r", "")
+
+
+def ledger_of(output, source):
+    m = re.search(r"^ *%s +(\S+)((?: +\d+){6})$" % SOURCES[source], output, re.M)
+    return (m.group(1), dict(zip(WORDS, map(int, m.group(2).split())))) if m else (None, None)
+
+
+def where_the_missed_went(policy, n):
+    """What is wrong with that, or None."""
+    missed = n["due"] - n["delivered"] - n["pending"]
+    if n["owed"] or n["pending"]:
+        return "something is left"
+    if policy in ("burst", "catch-up"):
+        return "%d of the missed did not follow" % missed if missed else None
+    wrong, right = ("dropped", "collapsed") if policy == "one-pending" else ("collapsed", "dropped")
+    return "some were " + wrong if n[wrong] else "none was " + right if missed and not n[right] else None
+
+
+def judge(output, policies, source, deaf):
+    took = re.search(r"^took .*\b%s (\d+)" % source, output, re.M)
+    ran = re.search(r"^ran (\d+) us$", output, re.M)
+    calls = re.search(r"^wake-up calls (\d+)$", output, re.M)
+    policy, n = ledger_of(output, source)
+    if not took or not ran or not n:
+        return "no count, or no ledger", n
+    due = RATES[source] * int(ran.group(1)) / 1e6 + (int(calls.group(1)) if source == "hpet" else 0)
+    if policy != policies[source]:
+        return "the policy is " + policy, n
+    if n["due"] != sum(n[w] for w in WORDS[1:]):
+        return "it does not add up", n
+    if n["delivered"] != int(took.group(1)):
+        return "the guest took " + took.group(1), n
+    if abs(n["due"] - due) > 4:
+        return "%.1f should have come due" % due, n
+    if deaf and policy in ("drop", "one-pending") and n["due"] == n["delivered"]:
+        return "none was missed", n
+    return where_the_missed_went(policy, n), n
+
+
+def check(name, policies, words=""):
+    try:
+        output = run(policies, words)
+    except subprocess.TimeoutExpired:
+        output = ""
+    print("# " + name)
+    print(output)
+    if not re.search(r"^guest: \d+ passed, 0 failed$", output, re.M):
+        print("not ok %s: the guest does not come to its end" % name)
+    for source in SOURCES:
+        why, n = judge(output, policies, source, not words)
+        text = ", ".join("%s %d" % item for item in n.items() if item[1]) if n else "nothing"
+        print("not ok %s, %s: %s (%s)" % (name, source, why, text) if why else "ok %s, %s: %s" % (name, source, text))
+
+
+for policy in ("drop", "one-pending", "burst", "catch-up"):
+    check(policy, dict.fromkeys(SOURCES, policy))
+check("one of each", {"pit": "catch-up", "rtc": "one-pending", "hpet": "burst", "lapic": "drop"})
+check("through the PICs", {"pit": "one-pending", "rtc": "burst", "hpet": "catch-up", "lapic": "burst"}, "pic")

@@ -289,7 +289,7 @@ static bool get_head(struct reader *r)
     r->bytes = (uint64_t)st.st_size;
     if (r->bytes < sizeof h || !get(r, &h, sizeof h) || memcmp(h.magic, IMAGE_MAGIC, sizeof h.magic))
         return bad(r, "is no saved guest");
-    if (h.version != IMAGE_VERSION)
+    if (h.version != IMAGE_VERSION || h.zero)
         return bad(r, "was saved by another version of Metronome (format %u; this one reads %u)", h.version, IMAGE_VERSION);
     return true;
 }

@@ -25,7 +25,7 @@ struct saving {
     struct guest_view view;
     bool leave_running;
     bool pausing;      /* until the hypervisor says that it is */
-    bool device_model_stopped;
+    bool device_model_stops; /* it has been told to */
     struct process_work work;
     struct image_parts *parts;
     char error[400];
@@ -57,7 +57,7 @@ static void forget(struct saving *s)
 
 static void resume(struct saving *s)
 {
-    if (s->device_model_stopped)
+    if (s->device_model_stops)
         device_model_ask(s->view.dm, "{\"execute\":\"cont\"}\n", NULL, NULL);
     hypervisor_command(METRONOME_CONTROL_UNPAUSE, s->view.slot, NULL, NULL, NULL);
 }
@@ -177,7 +177,6 @@ static void on_device_model_stopped(void *owner, const char *error)
         fail(s, EXIT_INTERNAL, "QEMU does not stop");
         return;
     }
-    s->device_model_stopped = true;
     save_devices(s);
 }
 
@@ -192,7 +191,7 @@ static void paused(struct saving *s)
     s->parts->devices = memfd_create("metronome-devices", MFD_CLOEXEC);
     if (s->parts->devices < 0)
         fail(s, EXIT_INTERNAL, "no memory for the devices' state");
-    else if (!device_model_ask(s->view.dm, "{\"execute\":\"stop\"}\n", on_device_model_stopped, s))
+    else if (!(s->device_model_stops = device_model_ask(s->view.dm, "{\"execute\":\"stop\"}\n", on_device_model_stopped, s)))
         fail(s, EXIT_INTERNAL, "QEMU does not take commands");
 }
 

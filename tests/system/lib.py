@@ -316,18 +316,33 @@ class Console:
 
 
 class Guest(Console):
-    """`metronome run ARGUMENTS`."""
+    """`metronome run ARGUMENTS`, or another command that a guest is at the terminal of."""
 
-    def __init__(self, *arguments, seconds=120, **environment):
+    def __init__(self, *arguments, seconds=120, command="run", **environment):
         log = scratch.name(".log")
-        qmp = scratch.name(".qmp")
-        command = [BUILD + "/metronome", "run", "--qmp", qmp, "--timeout", str(int(seconds * PATIENCE))]
-        super().__init__(command + list(arguments), log, qmp, dict(os.environ, **environment))
+        qmp = scratch.name(".qmp") if "--module" not in arguments else None
+        words = [BUILD + "/metronome", command, "--timeout", str(int(seconds * PATIENCE))] + (["--qmp", qmp] if qmp else [])
+        super().__init__(words + list(arguments), log, qmp, dict(os.environ, **environment))
 
     def errors(self):
         """What the command itself said, on standard error."""
         with open(self.log, "rb") as f:
             return f.read().decode("latin-1")
+
+
+def save(guest, *options, name="guest", status=0, command=(), path=None):
+    """`metronome save`: the file, and what the command said."""
+    path = path or scratch.name(".saved")
+    done = subprocess.run([*command, BUILD + "/metronome", "save", *options, name, path], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=60 * PATIENCE)
+    said = done.stdout.decode("latin-1")
+    if done.returncode != status:
+        raise Failure("save ended with status %d, not %d: %s" % (done.returncode, status, said))
+    if os.path.exists(path + ".partial") or os.path.exists(path) != (status == 0):
+        raise Failure("save with status %d left %s" % (status, os.listdir(os.path.dirname(path))))
+    if not status and not options:
+        guest.ends(0)
+    return path, said
 
 
 class Reference(Console):

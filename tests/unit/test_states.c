@@ -440,6 +440,20 @@ static void test_pause_and_unpause(void **state)
     expect_gone();
 }
 
+/* Unpaused while some vCPUs have stopped and others still wait for the device model's answers: they all go on. */
+static void test_unpause_before_all_have_stopped(void **state)
+{
+    (void)state;
+    give(begin);
+    for (unsigned n = 0; n < 300; n++) {
+        give(halt_all);
+        give(unpause);
+        expect_all_run();
+    }
+    give(end_it);
+    expect_gone();
+}
+
 static void test_end_before_the_start(void **state)
 {
     (void)state;
@@ -521,7 +535,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(every_post_arrives), TEST(pause_and_unpause), TEST(end_before_the_start), TEST(end_while_paused),
+        TEST(every_post_arrives),   TEST(pause_and_unpause), TEST(unpause_before_all_have_stopped),
+        TEST(end_before_the_start), TEST(end_while_paused),
         TEST(end_without_answer), TEST(ends_at_once),      TEST(no_room),
     };
 

@@ -224,7 +224,7 @@ static void start(struct domain *d)
 {
     vtime_resume(&d->time);
     d->running = d->vcpus;
-    d->paused = d->resetting = false;
+    d->paused = d->resetting = d->unpause_wanted = false;
     control_publish(d, METRONOME_SLOT_RUNNING);
     __atomic_store_n(&d->action, ACTION_NONE, __ATOMIC_SEQ_CST);
     for (unsigned i = 0; i < d->vcpus; i++) {
@@ -241,11 +241,14 @@ void domain_start(struct domain *d)
     spin_unlock(&d->lock);
 }
 
+/* A pause that is under way ends as soon as it is one. */
 void domain_unpause(struct domain *d)
 {
     spin_lock(&d->lock);
     if (d->paused && !d->resetting && d->action != ACTION_END)
         start(d);
+    else if (d->action == ACTION_PAUSE)
+        d->unpause_wanted = true;
     spin_unlock(&d->lock);
 }
 
@@ -494,6 +497,8 @@ static void pause_here(struct domain *d)
         ioreq_press_reset(d->vcpu[0]);
     d->reset_wanted = false;
     control_publish(d, d->resetting ? METRONOME_SLOT_RESETTING : METRONOME_SLOT_PAUSED);
+    if (d->unpause_wanted && !d->resetting)
+        start(d);
 }
 
 /* All vCPUs have stopped. Under the lock. */
@@ -533,6 +538,7 @@ static bool request(struct domain *d, enum domain_action action)
 {
     if (d->action == ACTION_END || (d->action == ACTION_RESET && action == ACTION_PAUSE))
         return false;
+    d->unpause_wanted = false;
     set_action(d, action);
     if (d->running == 0)
         act(d);

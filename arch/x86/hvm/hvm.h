@@ -224,6 +224,7 @@ struct domain {
     uint32_t reset_cause;                  /* last port seen of those that reset; 0: none, so a triple fault or the button */
     uint32_t resets;
     bool paused;                           /* all vCPUs have stopped */
+    bool unpause_wanted;                   /* they shall go on as soon as they have */
     volatile bool ended;                   /* all have left, and nothing but the control device's commands knows it */
     bool resetting;                        /* stopped or stopping until the device model has reset itself */
     bool reset_wanted;                     /* the device model does not know yet: it is told when all have stopped */

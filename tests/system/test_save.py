@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+# A guest saved to a file and restored in a new process tree: it goes on where it was, with its disk, network, screen and
+# clocks; what cannot be saved or restored is refused, with the reason, and harms nobody.
+# usage: test_save.py [NAME...]
+# limit: 420
+import hashlib
+import sys
+
+from lib import *
+from linux_guest import *
+
+LONG = os.environ.get("METRONOME_TESTS") == "long"
+AWAY_S = 4  # between saving and restoring
+
+# Prints a number, the uptime and the RTC's second, ten times a second, until /tmp/stop is there.
+COUNT = r"""
+i=0
+until [ -e /tmp/stop ]; do
+    read u x </proc/uptime; read r </sys/class/rtc/rtc0/since_epoch
+    i=$((i + 1)); echo count $i $u $r; usleep 100000
+done
+echo counted
+exec sleep 100000
+"""
+
+
+class LinuxRestored(Guest):
+    """`metronome restore FILE` of a Linux that is at its shell or prints something."""
+
+    def __init__(self, path, *arguments, seconds=90):
+        super().__init__(*arguments, path, command="restore", seconds=seconds)
+
+    run = LinuxGuest.run
+    program = LinuxGuest.program
+    power_off = LinuxGuest.power_off
+
+
+def restored_alone(path, *arguments):
+    """A guest without device model has no QEMU with a control socket."""
+    guest = LinuxRestored.__new__(LinuxRestored)
+    words = [BUILD + "/metronome", "restore", "--timeout", str(int(60 * PATIENCE)), *arguments, path]
+    Console.__init__(guest, words, scratch.name(".log"))
+    return guest
+
+
+def counts(console):
+    """[(number, uptime, RTC)] of the whole lines seen."""
+    return [(int(n), float(u), int(r)) for n, u, r in
+            re.findall(rb"^count (\d+) ([\d.]+) (\d+)\r*$", console.output, re.M)]
+
+
+def count_in(guest):
+    guest.program("/tmp/count", COUNT)
+    guest.type("sh /tmp/count &\r")
+    guest.expect(r"^count 10 .*\n")
+
+
+def check_goes_on(before, after):
+    """The number after the last one, and no time between them but what a number takes. Lines may be lost with the console
+    that they were on their way to."""
+    last, first = counts(before)[-1], counts(after)[0]
+    if not last[0] < first[0] <= last[0] + 20:
+        raise Failure("count %d, and %d after it was restored" % (last[0], first[0]))
+    passed = first[1] - last[1]
+    if not 0 < passed < 0.3 * (first[0] - last[0]) + 1:
+        raise Failure("%.2f s of uptime between number %d and %d" % (passed, last[0], first[0]))
+    return passed
+
+
+def stop_counting(guest):
+    guest.type("touch /tmp/stop\r")
+    guest.expect("counted")
+
+
+def wait_away():
+    time.sleep(AWAY_S)
+
+
+def linux_goes_on(place, device, nic, vcpus):
+    """Saved while it counts and while another process reads the disk by DMA."""
+    image = disk_with("quiet")
+    with boot_linux("", "--nic", nic, "--vcpus", str(vcpus), image=image, place=place) as guest:
+        guest.run("udhcpc -qn -i eth0", 20)
+        digest = guest.run("sha256sum /dev/" + device, 60).split()[0]
+        guest.run("{ (for i in 1 2 3; do echo 1 >/proc/sys/vm/drop_caches; sha256sum /dev/%s; done >/tmp/sums; echo >/tmp/summed) & }"
+                  % device)
+        complained = complaints(guest.run("dmesg"))
+        count_in(guest)
+        path, _ = save(guest)
+        if "saved" not in guest.errors():
+            raise Failure("the run does not say that it was saved: " + guest.errors()[-200:])
+    wait_away()
+    with LinuxRestored(path) as after:
+        after.expect(r"^count .*\n")
+        passed = check_goes_on(guest, after)
+        stop_counting(after)
+        after.run("until [ -e /tmp/summed ]; do sleep 0.2; done", 60)
+        if [line.split()[0] for line in after.run("cat /tmp/sums").strip().split("\n")] != 3 * [digest]:
+            raise Failure("the disk read before, over and after the saving: " + after.run("cat /tmp/sums"))
+        after.run("mount -o remount,rw / 2>/dev/null; echo 1 >/proc/sys/vm/drop_caches; sha256sum /dev/%s >/dev/null" % device, 60)
+        after.run("ping -c 3 -i 0.2 10.0.2.2", 20)
+        if int(after.run("grep -c ^processor /proc/cpuinfo")) != vcpus:
+            raise Failure("CPUs are missing")
+        said = complaints(after.run("dmesg"))
+        if said != complained:
+            raise Failure("new complaints in dmesg: %s" % said[-1])
+        after.power_off()
+    return "%d MiB, %.2f s of its time from number to number, %d s away" % (os.path.getsize(path) >> 20, passed, AWAY_S)
+
+
+def test_linux_ahci_e1000():
+    return linux_goes_on("sda", "sda", "e1000", 2)
+
+
+def test_linux_virtio():
+    return linux_goes_on("vda", "vda", "virtio-net", 1)
+
+
+def test_linux_ide_rtl8139():
+    return linux_goes_on("hda", "sda", "rtl8139", 1)
+
+
+def test_clocks():
+    """Without device model; the guest goes on here, and twice from the file: its RTC as saved, and the host's."""
+    with LinuxAlone("quiet").wait_for_shell() as guest:
+        count_in(guest)
+        path, _ = save(guest, "--continue")
+        number = counts(guest)[-1][0]
+        guest.expect(r"^count %d .*\n" % (number + 10))
+        wait_away()
+        saved_at = [c for c in counts(guest) if c[0] <= number][-1]
+        said = []
+        for policy, least, most in ("saved", 0, 2), ("host", AWAY_S - 1, 3600):
+            with restored_alone(path, "--rtc", policy) as after:
+                after.expect(r"^count .*\n")
+                first = counts(after)[0]
+                if not 0 < first[1] - saved_at[1] < 3:
+                    raise Failure("%s: %.2f s of uptime passed meanwhile" % (policy, first[1] - saved_at[1]))
+                away = first[2] - saved_at[2] - (first[1] - saved_at[1])
+                if not least - 1 <= away <= most:
+                    raise Failure("%s: the RTC shows %.1f s more" % (policy, away))
+                if policy == "host" and abs(first[2] - time.time()) > 3 * PATIENCE:
+                    raise Failure("host: the RTC shows %d, the host %d" % (first[2], time.time()))
+                said.append("%s: RTC %+.1f s" % (policy, away))
+                stop_counting(after)
+                check_messages(after)
+        stop_counting(guest)
+        check_messages(guest)
+        guest.power_off()
+    return ", ".join(said)
+
+
+def test_screen_and_reset():
+    """What the screen shows is saved; the firmware's reset works after it, and a restored guest can be saved again."""
+    image = boot_sector("bios_guest.S")
+    with Guest("--disk", image, "--memory", "64", "--vga", "std") as guest:
+        guest.expect("bios-guest: boot 1")
+        guest.type("4")
+        guest.expect("bios-guest: done 4")
+        picture = guest.until("picture", lambda: guest.qmp.picture().colours() > 100 and guest.qmp.picture())
+        path, _ = save(guest)
+    for _ in range(2):
+        with Guest(path, command="restore") as after:
+            shown = after.until("picture", lambda: after.qmp.picture().colours() > 100 and after.qmp.picture())
+            wrong, where = shown.differences(picture)
+            if wrong:
+                raise Failure("%d dots differ, %s" % (wrong, where))
+            path, _ = save(after)
+    with Guest(path, command="restore") as after:
+        after.type("0")
+        after.expect("bios-guest: done 0")
+        after.qmp.command("system_reset")
+        after.expect("bios-guest: boot ")
+        after.type("4")
+        after.expect("bios-guest: done 4")
+        again = after.until("picture", lambda: after.qmp.picture().colours() > 100 and after.qmp.picture())
+        if again.differences(picture)[0]:
+            raise Failure("after a reset the screen shows something else")
+    return "%d dots equal, three times restored" % (picture.width * picture.height)
+
+
+def refused(path, pattern):
+    done = subprocess.run([BUILD + "/metronome", "restore", "--timeout", "60", path], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=90 * PATIENCE)
+    said = done.stdout.decode("latin-1").strip()
+    if done.returncode != 2 or "\n" in said or not re.search(pattern, said):
+        raise Failure("status %d, not 2 with '%s': %s" % (done.returncode, pattern, said[-300:]))
+
+
+def test_damaged_files():
+    """Cut anywhere, or with any byte changed, a file is refused before anything starts."""
+    with Guest("--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo") as guest:
+        guest.expect("ends: here")
+        path, _ = save(guest)
+    with open(path, "rb") as f:
+        good = f.read()
+    cuts = sorted({0, 1, 15, 16, 23, 24, len(good) - 1} | {len(good) * i // 12 for i in range(1, 12)})
+    for at in cuts:
+        refused(scratch_file(good[:at]), "truncated|no saved guest")
+    places = sorted({0, 16, 20, 24, 28, 32, 40, len(good) - 1} | {len(good) * i // 24 for i in range(1, 24)})
+    for at in places:
+        changed = bytearray(good)
+        changed[at] ^= 0x40
+        refused(scratch_file(bytes(changed)), "damaged|no saved guest|another version|truncated")
+    refused(scratch_file(good + b"x"), "damaged")
+    refused("/nowhere/at/all", "No such file")
+    refused("/tmp", "is not a file|Is a directory")
+    with restored_alone(path) as after:
+        after.type("A")
+        after.expect("<41>")
+    return "%d bytes: cut at %d places, changed at %d" % (len(good), len(cuts), len(places))
+
+
+def test_not_saved():
+    """What prevents a saving is said, and the guest goes on."""
+    said = save(None, status=2)[1]
+    if "no guest is running" not in said:
+        raise Failure("without a guest: " + said)
+    image = boot_sector("bios_guest.S")
+    with Guest("--disk", image, "--memory", "64", "--name", "one") as guest:
+        guest.expect("bios-guest: boot 1")
+
+        def fails(pattern, status=2, **how):
+            said = save(guest, status=status, **how)[1]
+            if not re.search(pattern, said) or said.count("\n") != 1:
+                raise Failure("no '%s' in: %s" % (pattern, said))
+
+        fails("no guest of this name", name="two")
+        small = scratch.name(".small")
+        os.mkdir(small)
+        mount = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=64k none %s && exec \"$@\"" % small, "sh"]
+        fails("No space left", name="one", command=mount, path=small + "/file")
+        qemu = int(re.search(r"\d+", subprocess.run(["pgrep", "-f", "xen-qemu-system.*" + image], stdout=subprocess.PIPE).stdout.decode())[0])
+        os.kill(qemu, signal.SIGSTOP)
+        fails("does not come to rest", name="one", status=5)
+        os.kill(qemu, signal.SIGCONT)
+        for letter in "04":
+            guest.type(letter)
+            guest.expect("bios-guest: done " + letter)
+
+
+TESTS = [test_linux_ahci_e1000, test_clocks, test_screen_and_reset, test_damaged_files, test_not_saved]
+if LONG or sys.argv[1:]:
+    TESTS += [test_linux_virtio, test_linux_ide_rtl8139]
+sys.exit(run_tests(TESTS))

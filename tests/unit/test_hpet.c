@@ -752,6 +752,8 @@ static void test_repeat(void **state)
         assert_int_equal(hpet_period(&s, 2), 0);
         hpet_write(&s, 0, 0x10, 8, 1);
         assert_int_equal(hpet_period(&s, 2), 500);
+        assert_int_equal(hpet_period(&s, 3), 0);
+        assert_int_equal(hpet_period(&s, HPET_TIMERS), 0);
         assert_int_equal(hpet_delivery(&s, 2), rows[i].delivery);
         hpet_repeat(&s, 100, 2);
         assert_int_equal(s.timer[2].matches, 0);

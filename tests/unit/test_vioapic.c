@@ -535,6 +535,23 @@ static void test_storm_when_time_goes_back(void **state)
     assert_int_equal(s.out.message.vector, 0x50);
 }
 
+/* What an entry's interrupt is, without one being sent. */
+static void test_message_of_a_pin(void **state)
+{
+    struct vioapic s;
+    struct bus_message m;
+
+    vioapic_reset(&s, 0, 24, 0);
+    assert_int_equal(vioapic_message(&s, 5).kind, BUS_NONE);
+    assert_int_equal(vioapic_message(&s, VIOAPIC_MAX_PINS).kind, BUS_NONE);
+    set_low(&s, 5, LEVEL | LOGICAL | DELIVER_LOWEST << 8 | 0x61);
+    m = vioapic_message(&s, 5);
+    vioapic_set_line(&s, 0, 5, true);
+    assert_memory_equal(&m, &s.out.message, sizeof(m));
+    set_low(&s, 5, DELIVER_RESERVED << 8 | 0x61);
+    assert_int_equal(vioapic_message(&s, 5).kind, BUS_NONE);
+}
+
 static void test_check_rejects(void **state)
 {
     struct vioapic good, s;
@@ -902,6 +919,7 @@ int main(void)
         cmocka_unit_test(test_check_rejects),
         cmocka_unit_test(test_pins_that_cannot_be_stay_inside),
         cmocka_unit_test(test_random_programs_against_pin_scan),
+        cmocka_unit_test(test_message_of_a_pin),
         cmocka_unit_test(test_random_walk_any_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -184,6 +184,25 @@ static void every_divider_counts(void **state)
         }
 }
 
+/* What the missed-tick policies know of it: masked, or in another mode, it does not repeat. */
+static void period(void **state)
+{
+    struct vlapic s;
+    UNUSED(state);
+    enabled(&s, 0, false);
+    wr(&s, 0, DCR, 0xb);
+    for (unsigned i = 0; i < 8; i++) {
+        wr(&s, 0, TIMER, PERIODIC | 0x55);
+        wr(&s, 0, DCR, divider_code[i]);
+        wr(&s, 0, TMICT, 0xffffffff);
+        assert_true(vlapic_timer_period(&s) == 0xffffffffull << i);
+        wr(&s, 0, TIMER, PERIODIC | MASKED | 0x55);
+        assert_true(vlapic_timer_period(&s) == 0);
+        wr(&s, 0, TIMER, ONE_SHOT | 0x55);
+        assert_true(vlapic_timer_period(&s) == 0);
+    }
+}
+
 /* A million missed ticks cost what one does. */
 static void missed_ticks_are_counted(void **state)
 {
@@ -499,6 +518,7 @@ int main(void)
         cmocka_unit_test(expiring_early_does_nothing),
         cmocka_unit_test(current_count_never_divides_by_zero),
         cmocka_unit_test(time_may_go_backwards),
+        cmocka_unit_test(period),
         cmocka_unit_test(largest_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

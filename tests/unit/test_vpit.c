@@ -1348,6 +1348,29 @@ static void test_random_walk_stays_valid(void **state)
 
 #define TEST(name) cmocka_unit_test_setup(name, setup)
 
+/* What the missed-tick policies know of channel 0: modes 2 and 3 repeat, once their count has been taken. */
+static void test_period(void **state)
+{
+    assert_int_equal(vpit_period(&pit), 0);
+    for (unsigned mode = 0; mode < 8; mode++) {
+        bool repeats = mode & 2; /* 6 and 7 are 2 and 3 */
+
+        program(0, mode, false, 1193);
+        assert_int_equal(vpit_period(&pit), 0);
+        clocks(2);
+        assert_int_equal(vpit_period(&pit), repeats ? 1193 * TICK : 0);
+        if (repeats) {
+            gate(0, false);
+            assert_int_equal(vpit_period(&pit), 0);
+            gate(0, true);
+        }
+    }
+    program(0, 2, false, 0);
+    program(1, 2, false, 5);
+    clocks(2);
+    assert_int_equal(vpit_period(&pit), 65536 * TICK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1403,6 +1426,7 @@ int main(void)
         TEST(test_against_reference),
         TEST(test_every_jump),
         TEST(test_restored_runs_the_same),
+        TEST(test_period),
         TEST(test_random_walk_stays_valid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -139,9 +139,11 @@ void hpet_repeat(struct hpet *s, uint64_t now, unsigned timer)
 
 uint64_t hpet_period(const struct hpet *s, unsigned timer)
 {
-    uint64_t repeats = TN_INT_ENB | TN_PERIODIC, config = timer < HPET_TIMERS ? s->timer[timer].config : 0;
+    const uint64_t repeats = TN_INT_ENB | TN_PERIODIC;
 
-    return (s->config & ENABLE_CNF) && (config & repeats) == repeats ? s->timer[timer].period : 0;
+    if (timer >= HPET_TIMERS || !(s->config & ENABLE_CNF) || (s->timer[timer].config & repeats) != repeats)
+        return 0;
+    return s->timer[timer].period;
 }
 
 enum hpet_delivery hpet_delivery(const struct hpet *s, unsigned timer)

@@ -25,10 +25,11 @@ static void table(const char *title, const char *const *names, unsigned count, c
 static const char *const source_names[] = {METRONOME_TICK_SOURCES(X)};
 #undef X
 
-static void ticks_line(const char *source, uint64_t policies, unsigned shift, const struct metronome_ledger *l)
+static void ticks_line(const char *source, unsigned policy, const struct metronome_ledger *l)
 {
     fprintf(stderr, "    %-18s %-11s %14" PRIu64 " %11" PRIu64 " %11" PRIu64 " %11" PRIu64 " %6" PRIu64 " %8" PRIu64 "\n", source,
-            metronome_tick_policy_keys[policies >> shift & 15], l->due, l->delivered, l->collapsed, l->dropped, l->owed, l->pending);
+            policy < METRONOME_TICK_POLICY_COUNT ? metronome_tick_policy_keys[policy] : "?", l->due, l->delivered, l->collapsed,
+            l->dropped, l->owed, l->pending);
 }
 
 static void ticks_table(const struct metronome_stats *s)
@@ -36,7 +37,7 @@ static void ticks_table(const struct metronome_stats *s)
     fprintf(stderr, "  %-32s %14s %11s %11s %11s %6s %8s\n", "ticks", "due", "delivered", "collapsed", "dropped", "owed", "pending");
     for (unsigned i = 0; i < METRONOME_TICK_SOURCE_COUNT; i++)
         if (s->ticks[i].due)
-            ticks_line(source_names[i], s->policies, METRONOME_TICKS_SHIFT(i), &s->ticks[i]);
+            ticks_line(source_names[i], s->policies >> METRONOME_TICKS_SHIFT(i) & 15, &s->ticks[i]);
 }
 
 /* What was put off, where anything was. */

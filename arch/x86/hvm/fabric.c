@@ -351,8 +351,8 @@ static void take_messages(struct domain *d, uint64_t now, uint32_t comparators)
         unsigned timer = c->hpet.out.timer;
 
         if (comparators >> timer & 1) {
+            sent(&c->ledger[SOURCE_HPET + timer], route_of_message(c->hpet.out.message)); /* before another CPU can take it */
             fabric_message(d, c->hpet.out.message, METRONOME_INJECT_HPET_MSI);
-            sent(&c->ledger[SOURCE_HPET + timer], route_of_message(c->hpet.out.message));
             comparators &= ~(1u << timer);
         }
         c->hpet.out.message.kind = BUS_NONE;

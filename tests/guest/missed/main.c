@@ -1,7 +1,8 @@
 /*
  * Counts the ticks of every periodic timer for `seconds=N` while it goes deaf now and then: behind the TPR for up to 60 ms,
  * halted, and with interrupts off for up to 3 ms. With `pic` PIT and RTC come through the PICs. It says what it has counted
- * and for how long each timer ran; tests/system/test_missed_ticks.py holds that to the hypervisor's ledger.
+ * and for how long each timer ran; tests/system/test_missed_ticks.py holds that to the hypervisor's ledger. With `storm` it
+ * then leaves a level interrupt's cause alone for 50 ms.
  */
 #include "guest.h"
 
@@ -134,6 +135,17 @@ static void sleep_us(uint64_t n)
         halt();
 }
 
+static void storm(void)
+{
+    ioapic_set(4, WAKE | IO_LEVEL);
+    counts[WAKE] = 0;
+    irq4_set(true);
+    run_us(50000);
+    irq4_set(false);
+    ioapic_set(4, IO_MASKED);
+    print("storm: %lu interrupts\n", counts[WAKE]);
+}
+
 void guest_main(void)
 {
     uint64_t end, seconds = option_number("seconds", 2), start, ran;
@@ -159,6 +171,8 @@ void guest_main(void)
     print("took pit %lu rtc %lu hpet %lu lapic %lu\n", counts[PIT], counts[RTC],
           counts[EDGE] + counts[LEVEL] + counts[FSB] + counts[WAKE], counts[LAPIC_TICK]);
     print("wake-up calls %lu\n", counts[WAKE]);
+    if (option("storm"))
+        storm();
     check(counts[PIT] && counts[RTC] && counts[EDGE] && counts[LEVEL] && counts[FSB] && counts[LAPIC_TICK], "every timer ticks",
           "one does not");
 }

@@ -76,11 +76,17 @@ static uint64_t route_of_message(struct bus_message m)
     return m.vector | (uint64_t)m.flags << 8 | (uint64_t)m.delivery << 16 | (uint64_t)m.dest << 32;
 }
 
-/* Which way an edge on a pin takes at present. */
-static uint64_t route_of_pin(const struct chipset *c, unsigned gsi)
+/* Which way a tick takes at present: as a comparator's message, or by a pin. */
+static uint64_t route_of(const struct chipset *c, unsigned source, unsigned gsi)
 {
-    struct bus_message m = vioapic_message(&c->vioapic, pin_of(gsi));
+    struct bus_message m;
 
+    if (source >= SOURCE_HPET && hpet_delivery(&c->hpet, source - SOURCE_HPET) == HPET_FSB) {
+        uint64_t fsb = c->hpet.timer[source - SOURCE_HPET].fsb;
+
+        return route_of_message(bus_message_from_msi(fsb >> 32, (uint32_t)fsb));
+    }
+    m = vioapic_message(&c->vioapic, pin_of(gsi));
     if (m.kind != BUS_NONE && m.delivery != DELIVER_EXTINT)
         return route_of_message(m);
     return gsi < 16 ? ROUTE_PIC : ROUTE_NOWHERE;
@@ -101,19 +107,23 @@ static bool requested(const struct domain *d, uint8_t vector)
  * where the guest has programmed another way since, or a local APIC has been switched off or reset; what is taken
  * comes through chipset_acknowledged().
  */
-static void settle(struct domain *d, unsigned source, unsigned gsi, uint64_t route, bool more_due)
+static void settle(struct domain *d, unsigned source, unsigned gsi, bool more_due)
 {
-    struct ledger *l = &d->chipset.ledger[source];
+    struct chipset *c = &d->chipset;
+    struct ledger *l = &c->ledger[source];
 
     if (!l->n.pending)
         return;
-    if (l->route == ROUTE_PIC && gsi < 16 && !latched(&d->chipset, gsi)) {
-        if (d->chipset.vpic.chip[gsi >> 3].step == VPIC_READY)
+    if (l->route == ROUTE_PIC && gsi < 16 && !latched(c, gsi)) {
+        if (c->vpic.chip[gsi >> 3].step == VPIC_READY)
             ticks_taken(l);
         else
             ticks_lost(l);
-    } else if (more_due && (route != l->route || (route != ROUTE_PIC && !requested(d, (uint8_t)route)))) {
-        ticks_lost(l);
+    } else if (more_due) {
+        uint64_t route = route_of(c, source, gsi);
+
+        if (route != l->route || (route != ROUTE_PIC && !requested(d, (uint8_t)route)))
+            ticks_lost(l);
     }
 }
 
@@ -152,13 +162,12 @@ static bool at_rest(const struct chipset *c, unsigned source, uint64_t due)
 static void follow_edges(struct domain *d, uint64_t now, unsigned source, unsigned gsi, bool level, uint64_t due, uint64_t period)
 {
     struct chipset *c = &d->chipset;
-    uint64_t route = route_of_pin(c, gsi);
 
-    settle(d, source, gsi, route, due != c->ticks_seen[source]);
+    settle(d, source, gsi, due != c->ticks_seen[source]);
     if (book(d, now, source, due, period)) {
         if (gsi != NO_GSI)
             pulse(d, now, source, gsi, level);
-        sent(&c->ledger[source], route);
+        sent(&c->ledger[source], route_of(c, source, gsi));
     }
 }
 
@@ -254,10 +263,9 @@ static void follow_fsb(struct domain *d, uint64_t now, unsigned timer, uint64_t 
 {
     struct chipset *c = &d->chipset;
     unsigned source = SOURCE_HPET + timer;
-    uint64_t fsb = c->hpet.timer[timer].fsb;
     bool more_due = due != c->ticks_seen[source];
 
-    settle(d, source, NO_GSI, route_of_message(bus_message_from_msi(fsb >> 32, (uint32_t)fsb)), more_due);
+    settle(d, source, NO_GSI, more_due);
     if (!book(d, now, source, due, period))
         return;
     *messages |= 1u << timer;

@@ -4,14 +4,16 @@
 For every policy: what the ledger calls delivered is what the guest took, due is what the timers' rates and the time make it,
 due = delivered + collapsed + dropped + owed + pending, and missed ticks went where the policy says.
 """
-# limit: 240
+# limit: 300
 # run: check
 import os
 import re
 import subprocess
+import sys
 import tempfile
 
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+sys.stdout.reconfigure(line_buffering=True)
 BUILD = os.environ.get("B", "build")
 SECONDS = {"check": 4, "test": 30, "long": 600}[os.environ.get("METRONOME_TESTS", "test")]
 QEMU = ("qemu-system-x86_64 -accel tcg -cpu max -m 256 -nodefaults -display none -no-reboot -serial stdio "

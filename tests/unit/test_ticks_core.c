@@ -191,7 +191,8 @@ static void new_machine(uint32_t choice)
     pcpus[0] = test_cpu = &cpu;
     deadline_init(&hvm_cpu.slice, NULL);
     hvm_cpu.local[0] = &vcpu;
-    d = (struct domain){.slot = &slot, .vcpus = 1, .vcpu = {&vcpu}, .header.ticks = choice, .time = {.tsc_hz = tsc_hz, .stopped = true}};
+    d = (struct domain){.slot = &slot, .vcpus = 1, .vcpu = {&vcpu}, .header.ticks = choice};
+    d.time = (struct vtime){.tsc_hz = tsc_hz, .stopped = true};
     memset(d.map.physical, 0xff, sizeof(d.map.physical));
     vcpu.domain = &d;
     vcpu.state = VCPU_RUNNABLE;

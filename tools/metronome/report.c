@@ -34,7 +34,8 @@ static void ticks_line(const char *source, unsigned policy, const struct metrono
 
 static void ticks_table(const struct metronome_stats *s)
 {
-    fprintf(stderr, "  %-32s %14s %11s %11s %11s %6s %8s\n", "ticks", "due", "delivered", "collapsed", "dropped", "owed", "pending");
+    fprintf(stderr, "  %-32s %14s %11s %11s %11s %6s %8s\n", "ticks", "due", "delivered", "collapsed", "dropped", "owed",
+            "pending");
     for (unsigned i = 0; i < METRONOME_TICK_SOURCE_COUNT; i++)
         if (s->ticks[i].due)
             ticks_line(source_names[i], s->policies >> METRONOME_TICKS_SHIFT(i) & 15, &s->ticks[i]);

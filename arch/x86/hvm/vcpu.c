@@ -12,7 +12,8 @@ static void timer_expired(struct deadline *deadline)
         sched_wake(v);
 }
 
-/* The local APIC's next expiry, or the next tick that is owed, as a deadline of this pCPU; one that has passed is taken at the next entry. */
+/* The local APIC's next expiry, or its next tick that is owed, as a deadline of this pCPU; one that has passed is taken at
+ * the next entry. */
 void vcpu_arm_timer(struct vcpu *v)
 {
     uint64_t expiry = vlapic_deadline(&v->vlapic), owed = ticks_deadline(&v->ticks);

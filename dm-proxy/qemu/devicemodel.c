@@ -98,18 +98,6 @@ int xendevicemodel_inject_msi(xendevicemodel_handle *dmod, domid_t domain, uint6
     return 0;
 }
 
-void dm_repeat_lines(void)
-{
-    for (unsigned link = 0; link < PCI_LINKS; link++)
-        dm_send(METRONOME_DM_SET_PCI_LINK, link, 0, 0, 0);
-    for (unsigned irq = 0; irq < 16; irq++)
-        if (dm.kept->isa_levels >> irq & 1)
-            send_isa_irq(irq, 1);
-    for (unsigned i = 0; i < 32 * 4; i++)
-        if (dm.kept->intx_levels[i / 4] >> i % 4 & 1)
-            dm_send(METRONOME_DM_SET_PCI_INTX, i / 4, i % 4, 1, 0);
-}
-
 /* The request server: there is one, and it is sent whatever the hypervisor does not emulate. */
 
 int xendevicemodel_create_ioreq_server(xendevicemodel_handle *dmod, domid_t domain, int buffered, ioservid_t *id)
@@ -171,15 +159,14 @@ int xendevicemodel_destroy_ioreq_server(xendevicemodel_handle *dmod, domid_t dom
 
 /*
  * QEMU enables its server twice: early, before it has devices or listens, and when the machine runs. Only the second
- * means ready. Later ones come from QMP's "cont", which the daemon uses to say that a reset of its own is over.
+ * means ready. Later ones come from "cont": the daemon says so that a reset of its own is over; where there was none, the
+ * hypervisor ignores it.
  */
 int xendevicemodel_set_ioreq_server_state(xendevicemodel_handle *dmod, domid_t domain, ioservid_t id, int enabled)
 {
     (void)dmod, (void)domain, (void)id;
     if (!enabled || !dm_ports_bound())
         return 0;
-    if (ready_sent)
-        dm_repeat_lines();
     dm_send(ready_sent ? METRONOME_DM_RESET_DONE : METRONOME_DM_READY, 0, 0, 0, 0);
     ready_sent = true;
     return 0;

@@ -92,9 +92,6 @@ void dm_return_doorbell(void); /* ... and gives it back for QEMU to see */
 void dm_reset_follows(void);   /* the answer to the request in hand ends a reset */
 bool dm_ports_bound(void);     /* QEMU listens */
 
-/* devicemodel.c */
-void dm_repeat_lines(void); /* after a reset: the levels and routes that the hypervisor has forgotten */
-
 /* request.c */
 bool request_acceptable(const struct metronome_ioreq *request);
 void request_answer(struct metronome_ioreq *request, uint64_t data); /* in place: the vCPU may go on */

@@ -163,7 +163,6 @@ static void finish_reset(void)
         if (request)
             request_answer(request, UINT64_MAX);
     }
-    dm_repeat_lines();
     dm_send(METRONOME_DM_RESET_DONE, 0, 0, 0, 0);
 }
 

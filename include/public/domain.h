@@ -136,7 +136,7 @@ enum metronome_dm_op {
     METRONOME_DM_READY,        /* the device model serves requests: the domain starts */
     METRONOME_DM_SHUTDOWN,     /* METRONOME_SHUTDOWN_* */
     METRONOME_DM_SLEEP,        /* 3: suspend to RAM, 0: woken */
-    METRONOME_DM_RESET_DONE,   /* the device model has finished its reset: the vCPUs start at the reset vector */
+    METRONOME_DM_RESET_DONE,   /* the device model has finished its reset: the vCPUs start at the reset vector. No reset: nothing */
     METRONOME_DM_SCI,          /* level 0/1 of the device model's part of SCI (GPE0) */
 };
 

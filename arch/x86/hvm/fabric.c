@@ -6,6 +6,7 @@
 #include "hvm.h"
 
 #define NO_GSI 0xffu
+#define DM_SOURCES (1u << SOURCE_DM_ISA | 1u << SOURCE_DM_SCI) /* and the links, by link_devices */
 /* Messages that one update can carry: each pin and comparator once and again. More than that waits for the next one. */
 #define MESSAGE_BOUND 128u
 /* The budget of a domain's chipset timers: at most 200,000 expiries a second take time from others on their pCPU. Ticks that
@@ -526,16 +527,27 @@ static void reset_ticks(struct domain *d, bool power_on)
     }
 }
 
-static void reset_lines(struct chipset *c)
+/* What the device model drives it goes on driving: it says what changes, and its own reset is before ours. */
+static void reset_lines(struct chipset *c, bool power_on)
 {
-    memset(c->gsi_sources, 0, sizeof(c->gsi_sources));
+    for (unsigned gsi = 0; gsi < VIOAPIC_MAX_PINS; gsi++)
+        c->gsi_sources[gsi] &= power_on ? 0 : DM_SOURCES;
+    if (power_on)
+        memset(c->link_devices, 0, sizeof(c->link_devices));
     memset(c->rises_seen, 0, sizeof(c->rises_seen));
-    memset(c->link_devices, 0, sizeof(c->link_devices));
     memset(c->link_irq, 0, sizeof(c->link_irq));
     for (unsigned t = 0; t < HPET_TIMERS; t++)
         c->hpet_gsi[t] = NO_GSI;
     c->int_rises = 0;
     c->int_level = 0;
+}
+
+/* To chips that have been reset, and know of no level. */
+static void drive_again(struct domain *d, uint64_t now)
+{
+    for (unsigned gsi = 0; gsi < VIOAPIC_MAX_PINS; gsi++)
+        if (d->chipset.gsi_sources[gsi])
+            set_pin(d, now, gsi, true);
 }
 
 /* What the firmware expects to find, but for the clock's own registers: time, A to D, and the century. */
@@ -579,7 +591,7 @@ void chipset_reset(struct domain *d, bool power_on)
 
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
-    reset_lines(c);
+    reset_lines(c, power_on);
     reset_ticks(d, power_on);
     vpic_reset(&c->vpic, now);
     vioapic_reset(&c->vioapic, now, VIOAPIC_MIN_PINS, 0);
@@ -599,6 +611,7 @@ void chipset_reset(struct domain *d, bool power_on)
     c->pm_enabled = false;
     c->deadline_ticks = 0;
     chipset_set_pm_base(d);
+    drive_again(d, now);
     chipset_update(d, now);
     spin_unlock(&c->lock);
 }

@@ -7,7 +7,7 @@ FUZZ_TARGETS := $(FUZZ_MODELS) emulate loader
 FUZZ_SECONDS := 60
 FUZZ_CC := clang
 FUZZ_CFLAGS := -std=gnu11 -O1 -g -fno-sanitize-recover=all -fno-omit-frame-pointer -Wall -Wextra -Werror -Wno-unused-parameter \
-	-iquote include -Iarch/x86/include -Iarch/x86/hvm $(FIRMWARE_CFLAGS)
+	-iquote include -Iarch/x86/include -Iarch/x86/hvm -Itests/fuzz $(FIRMWARE_CFLAGS)
 
 $(B)/fuzz/obj/%.c.o: %.c
 	@mkdir -p $(@D)
@@ -18,8 +18,10 @@ $(B)/fuzz/obj/%.S.o: %.S
 	$(FUZZ_CC) $(FUZZ_CFLAGS) -c $< -o $@
 $(B)/fuzz/obj/firmware/acpi/aml.S.o: $(B)/firmware/module.aml
 
+# A model, what is known of it, and the step that both fuzzer and prover take.
+model_src = tests/fuzz/step.c tests/fuzz/model_$(1).c tests/proof/invariants_$(1).c $(wildcard arch/x86/hvm/$(1)/*.c)
 fuzz_objects = $(patsubst %,$(B)/fuzz/obj/%.o,$(1))
-$(foreach m,$(FUZZ_MODELS),$(eval $(B)/fuzz/fuzz_$m: $(call fuzz_objects,tests/fuzz/driver.c tests/fuzz/model_$m.c $(wildcard arch/x86/hvm/$m/*.c))))
+$(foreach m,$(FUZZ_MODELS),$(eval $(B)/fuzz/fuzz_$m: $(call fuzz_objects,tests/fuzz/driver.c $(call model_src,$m))))
 $(B)/fuzz/fuzz_emulate: $(call fuzz_objects,tests/fuzz/fuzz_emulate.c $(wildcard arch/x86/hvm/emulate/*.c))
 $(B)/fuzz/fuzz_loader: $(call fuzz_objects,tests/fuzz/fuzz_loader.c $(wildcard arch/x86/hvm/loader/*.c) $(FIRMWARE_SRC))
 

@@ -1,9 +1,11 @@
 # Proof: Frama-C's Eva on every device model, and exhaustive comparisons. docs/proof.md says what that shows.
 #   make prove                   everything, one line each
-#   make prove-eva-vpit          one of them
+#   make prove-eva-vpit          one of them; prove-inductive-vpit STATES=N steps from N arbitrary states
 
 PROOF_MODELS := vpic vioapic vlapic vpit hpet rtc pmtimer uart
-PROOFS := $(patsubst %,prove-eva-%,$(PROOF_MODELS) wide wide-mul) prove-vpic prove-vlapic prove-bits
+EXHAUSTIVE := vioapic pmtimer vpit
+PROOFS := $(patsubst %,prove-eva-%,$(PROOF_MODELS) wide wide-mul) prove-vpic prove-vlapic prove-bits \
+	$(patsubst %,prove-inductive-%,$(PROOF_MODELS)) $(patsubst %,prove-all-%,$(EXHAUSTIVE))
 
 # How hard Eva has to look (see its manual on -eva-precision and slevel), and what the harness needs to know.
 EVA_precision := 0
@@ -44,3 +46,24 @@ $(B)/proof/exhaustive_bits: tests/proof/exhaustive_bits.c arch/x86/hvm/vlapic/bi
 	$(HOSTCC) -std=gnu11 -O2 -Wall -Wextra -Werror -iquote include -Iarch/x86/hvm $< -o $@
 prove-bits: $(B)/proof/exhaustive_bits
 	@result=$$($<) && echo "ok exhaustive-bits: $$result" || { echo "not ok exhaustive-bits: $$result"; exit 1; }
+
+# The inductive step from arbitrary states (STATES of them), and from all of them where few enough are different.
+STATES := 1000000
+SOME_VPIT := 8
+PROOF_CFLAGS := -std=gnu11 -O2 -g -fsanitize=undefined -fno-sanitize-recover=all -Wall -Wextra -Werror -Wno-unused-parameter \
+	-iquote include -Iarch/x86/hvm -Itests/fuzz
+$(B)/proof/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(HOSTCC) $(PROOF_CFLAGS) -MMD -MP -c $< -o $@
+proof_objects = $(patsubst %.c,$(B)/proof/obj/%.o,$(1))
+$(foreach m,$(PROOF_MODELS),$(eval $(B)/proof/inductive_$m: $(call proof_objects,tests/proof/inductive.c $(call model_src,$m))))
+$(foreach m,$(EXHAUSTIVE),$(eval $(B)/proof/all_$m: $(call proof_objects,tests/proof/all_$m.c $(call model_src,$m))))
+$(B)/proof/inductive_% $(B)/proof/all_%:
+	$(HOSTCC) $(PROOF_CFLAGS) $^ -o $@
+
+prove_by = @if result=$$($< $(2) 2>&1); then echo "ok $(1): $$result"; else \
+	echo "not ok $(1): $$(echo "$$result" | grep -aoE 'PROPERTY: .*|runtime error: .*' | head -1); again with $< $(2)"; exit 1; fi
+$(patsubst %,prove-inductive-%,$(PROOF_MODELS)): prove-inductive-%: $(B)/proof/inductive_%
+	$(call prove_by,inductive-$*,$(STATES))
+$(patsubst %,prove-all-%,$(EXHAUSTIVE)): prove-all-%: $(B)/proof/all_%
+	$(call prove_by,all-$*,$(if $(filter vpit,$*),$(SOME_VPIT)))

@@ -204,6 +204,32 @@ static void global_disable_resets(void **state)
     }
 }
 
+/* A restored one with the timer in TSC-deadline mode would count, and interrupt, while it is disabled. */
+static void disabled_apic_cannot_be_armed(void **state)
+{
+    struct vlapic s, good;
+    UNUSED(state);
+    enabled(&good, 9, false);
+    set_base(&good, 0, BASE);
+    vlapic_set_cr8(&good, 5);
+    assert_sane(&good);
+#define REFUSED(change) s = good; change; assert_false(vlapic_check(&s))
+    REFUSED(s.lvt[LVT_TIMER] = LVT_MASKED | 0x40000);
+    REFUSED(s.lvt[LVT_LINT0] = LVT_MASKED | 0x700);
+    REFUSED(s.tmict = 1);
+    REFUSED(s.tsc_deadline = 1);
+    REFUSED(s.timer_expiry = 1);
+    REFUSED(s.tmr[3] = 1);
+    REFUSED(s.esr_pending = 0x80);
+    REFUSED(s.dfr = 0xfffffff);
+    REFUSED(s.svr = 0xf0);
+#undef REFUSED
+    s = good;
+    assert_true(vlapic_msr_write(&s, 0, MSR_TSC_DEADLINE, 100));
+    assert_true(vlapic_deadline(&s) == NEVER && s.timer_expiry == NEVER);
+    assert_sane(&s);
+}
+
 /* Entering x2APIC mode keeps the registers, but for ID, LDR and the high half of the ICR. */
 static void entering_x2apic_keeps_registers(void **state)
 {
@@ -412,6 +438,7 @@ int main(void)
         cmocka_unit_test(base_reserved_bits),
         cmocka_unit_test(bsp_flag_is_read_only),
         cmocka_unit_test(global_disable_resets),
+        cmocka_unit_test(disabled_apic_cannot_be_armed),
         cmocka_unit_test(entering_x2apic_keeps_registers),
         cmocka_unit_test(generation_counts_routing_changes),
         cmocka_unit_test(icr_sends),

@@ -866,6 +866,24 @@ static void test_check_refuses_counters(void **state)
     good = pit;
     REFUSED(pit.out.line[0].level = 1);
 }
+
+/* In mode 3 OUT rose when GATE fell. Low, it would rise at the clock that takes the trigger, and no edge be counted. */
+static void test_low_square_wave_cannot_be_triggered(void **state)
+{
+    struct vpit good;
+
+    program(0, 3, false, 100);
+    clocks(60);
+    good = pit;
+    assert_int_equal(pit.out.line[0].level, 0);
+    REFUSED(pit.channel[0].trigger = 1);
+    pit = good;
+    vpit_set_line(&pit, now, 0, false);
+    vpit_set_line(&pit, now, 0, true);
+    assert_int_equal(pit.channel[0].trigger, 1);
+    assert_int_equal(pit.out.line[0].rises, good.out.line[0].rises + 1);
+    assert_true(vpit_check(&pit));
+}
 #undef REFUSED
 
 /*
@@ -1423,6 +1441,7 @@ int main(void)
         TEST(test_check_refuses),
         TEST(test_check_refuses_registers),
         TEST(test_check_refuses_counters),
+        TEST(test_low_square_wave_cannot_be_triggered),
         TEST(test_against_reference),
         TEST(test_every_jump),
         TEST(test_restored_runs_the_same),

@@ -368,7 +368,7 @@ static bool check_timer(const struct hpet *s, unsigned n)
         return false;
     if ((s->fsb_pending & timer_bit(n)) && !sends_messages(s, n))
         return false;
-    return l->level == line_level(s, n) && !l->zero && l->last_rise <= s->last && (!l->level || l->rises);
+    return l->level == line_level(s, n) && !l->zero && l->last_rise <= s->last;
 }
 
 bool hpet_check(const struct hpet *s)

@@ -648,5 +648,5 @@ bool rtc_check(const struct rtc *s)
         return false;
     if ((s->cmos[REG_B] & B_SET) && (s->cmos[REG_B] & B_UIE))
         return false;
-    return l->level == (irqf(s) ? 1u : 0u) && !l->zero && (!l->level || l->rises);
+    return l->level == (irqf(s) ? 1u : 0u) && !l->zero;
 }

@@ -63,6 +63,17 @@ static bool timer_is_legal(const struct vlapic *s)
     }
 }
 
+/* A globally disabled APIC: nothing but TPR, through CR8, can be written since its registers were reset. */
+static bool is_as_reset(const struct vlapic *s)
+{
+    uint32_t zero = s->irr.summary | s->isr.summary | s->esr | s->esr_pending | s->ldr | s->icr | s->icr_dest | s->tmict | s->dcr;
+    for (unsigned i = 0; i < VECTOR_WORDS; i++)
+        zero |= s->tmr[i];
+    for (unsigned i = 0; i < LVT_COUNT; i++)
+        zero |= s->lvt[i] ^ LVT_MASKED;
+    return !zero && !s->tsc_deadline && s->timer_expiry == NEVER && s->svr == 0xff && s->dfr == ~0u;
+}
+
 static bool base_is_consistent(const struct vlapic *s)
 {
     bool en = (s->apic_base & APIC_BASE_EN) != 0, x2apic = vlapic_x2apic(s);
@@ -74,7 +85,7 @@ static bool base_is_consistent(const struct vlapic *s)
         return false;
     if (s->xapic_id > 0xff || ((x2apic || !en) && s->xapic_id != (s->apic_id & 0xff)))
         return false;
-    return en || (!s->irr.summary && !s->isr.summary && s->svr == 0xff && s->timer_expiry == NEVER);
+    return en || is_as_reset(s);
 }
 
 static bool message_is_legal(const struct bus_message *m)

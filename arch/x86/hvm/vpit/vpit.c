@@ -445,7 +445,8 @@ static bool check_counter(const struct vpit_channel *c, bool out)
     if (!c->counting)
         return c->ce <= 0xffff && out == modes[m].idle_out;
     if (square_wave(c))
-        return c->ce <= modulus(c) && c->ce % 2 == 0 && (c->ce || (c->odd && out)) && (out || c->gate) && !c->done;
+        return c->ce <= modulus(c) && c->ce % 2 == 0 && (c->ce || (c->odd && out)) && !c->done &&
+               (out || (c->gate && !c->trigger)); /* GATE low raises OUT, and a clock takes the trigger that follows */
     if (c->odd)
         return false;
     if (modes[m].periodic)

@@ -74,7 +74,7 @@ static void every_deadline(const struct vioapic *s)
     EXPECT(deadline == NOW || (before.held_mask & bit), "a hold-off lasts until its deadline");
     vioapic_advance(&at, deadline);
     EXPECT(!(at.held_mask & bit), "and no longer");
-    EXPECT((s->entry[PIN] & MASKED) || ((at.pending_mask | at.remote_irr) & bit), "then the pin is delivered, or waits for the slot");
+    EXPECT((s->entry[PIN] & MASKED) || ((at.pending_mask | at.remote_irr) & bit), "then the pin is delivered, or waits");
 }
 
 static void in_every_slot(struct vioapic *s)

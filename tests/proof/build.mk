@@ -1,11 +1,11 @@
-# Proof: Frama-C's Eva on every device model, and exhaustive comparisons. docs/proof.md says what that shows.
+# Proof: Frama-C's Eva and WP, the inductive step, and all states where they are few. docs/proof.md says what that shows.
 #   make prove                   everything, one line each
 #   make prove-eva-vpit          one of them; prove-inductive-vpit STATES=N steps from N arbitrary states
 
 PROOF_MODELS := vpic vioapic vlapic vpit hpet rtc pmtimer uart
-EXHAUSTIVE := vioapic pmtimer vpit
+EXHAUSTIVE := vioapic vlapic vpit rtc pmtimer
 PROOFS := $(patsubst %,prove-eva-%,$(PROOF_MODELS) wide wide-mul) prove-vpic prove-vlapic prove-bits \
-	$(patsubst %,prove-inductive-%,$(PROOF_MODELS)) $(patsubst %,prove-all-%,$(EXHAUSTIVE))
+	$(patsubst %,prove-wp-%,line vlapic) $(patsubst %,prove-inductive-%,$(PROOF_MODELS)) $(patsubst %,prove-all-%,$(EXHAUSTIVE))
 
 # How hard Eva has to look (see its manual on -eva-precision and slevel), and what the harness needs to know.
 EVA_precision := 0
@@ -33,6 +33,13 @@ prove-eva-wide:
 	@tests/proof/prove wide -cpp-extra-args='$(eva_includes)' tests/proof/eva_wide.c -eva -eva-precision 3
 prove-eva-wide-mul:
 	@tests/proof/prove wide-mul -cpp-extra-args='$(eva_includes) -DONLY_MUL' tests/proof/eva_wide.c -eva -warn-unsigned-overflow
+
+# Contracts, function by function.
+WP_line := line_set,line_pulse
+WP_vlapic := divide_shift,add_sat,timer_mode,timer_fire,vlapic_timer_expire,vlapic_advance,vlapic_timer_start,
+WP_vlapic := $(WP_vlapic)vlapic_timer_lvt,arm_deadline,vlapic_write_deadline,vlapic_write_adjust
+prove-wp-line prove-wp-vlapic: prove-wp-%:
+	@tests/proof/wp $* $(WP_$*)
 
 # Every state against a naive reference; the first two are unit tests.
 prove-vpic: $(B)/unit/test_vpic

@@ -75,7 +75,7 @@ static void expect_flags(const struct transition *t)
     const struct rtc *was = t->before, *is = t->after;
     bool cleared = was->cmos[C] & ~is->cmos[C];
 
-    EXPECT(!cleared || (reads(t->action) && touches(t, C)) || is_reset_pin(t), "RTC-2: flags go by reading register C, or RESET#");
+    EXPECT(!cleared || (reads(t->action) && touches(t, C)) || is_reset_pin(t), "RTC-2: flags go by reading C, or RESET#");
     EXPECT(!(is->cmos[C] & ~was->cmos[C]) || is->last > was->last, "RTC-2: and come with time");
     EXPECT(is->periodic_due == was->periodic_due || (was->cmos[B] & 0x40), "RTC-3: periods are owed only while PIE is set");
 }
@@ -103,7 +103,7 @@ static void expect(const struct transition *t)
     expect_held(t);
     EXPECT(is->last >= was->last, "RTC-5: time never goes back");
     for (unsigned i = 128; i < 256; i++)
-        EXPECT(was->cmos[i] == is->cmos[i] || writes(t->action) || t->action->kind == SPECIAL, "RTC-6: RAM keeps what is written");
+        EXPECT(was->cmos[i] == is->cmos[i] || writes(t->action) || t->action->kind == SPECIAL, "RTC-6: RAM stays");
 }
 
 const struct invariants invariants = {{1, 1, 4}, repair, expect};

@@ -39,7 +39,8 @@ static void expect_queues(const struct transition *t)
 
     EXPECT(sent <= 0 || (sent == 1 && data && !(was->mcr & LOOP)), "UART-1: a byte is sent by writing it");
     if (sent == 1)
-        EXPECT(is->sent_first == was->sent_first && is->sent[(was->sent_first + was->sent_count) % UART_SENT] == (uint8_t)a->value,
+        EXPECT(is->sent_first == was->sent_first &&
+                   is->sent[(was->sent_first + was->sent_count) % UART_SENT] == (uint8_t)a->value,
                "UART-1: behind those before it");
     EXPECT(sent >= 0 || a->kind == SPECIAL, "UART-2: sent bytes wait until taken");
     EXPECT(is->rx_count <= was->rx_count + 1, "UART-3: bytes come one by one");
@@ -75,7 +76,7 @@ static void expect_read(const struct transition *t)
     case 6: rest.msr |= was->msr & 15; break;
     default: break;
     }
-    EXPECT(memcmp(&rest, was, sizeof(rest)) == 0, "UART-4: RBR, IIR, LSR and MSR change what they say by being read; no other does");
+    EXPECT(memcmp(&rest, was, sizeof(rest)) == 0, "UART-4: RBR, IIR, LSR and MSR change by being read; no other does");
 }
 
 static void expect(const struct transition *t)

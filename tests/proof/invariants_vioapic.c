@@ -176,18 +176,48 @@ static void expect_pending(const struct transition *t)
         EXPECT(loads_edge(was, t->action, (unsigned)__builtin_ctzll(came)), "VIOAPIC-5: an edge pin is pending by an edge");
 }
 
+/* A hold-off begins by an EOI of a pin that has stormed, and ends ahead. */
+static void expect_hold(const struct transition *t)
+{
+    const struct vioapic *was = t->before, *is = t->after;
+    uint64_t came = is->held_mask & ~was->held_mask;
+
+    EXPECT(is->storms - was->storms >= (uint64_t)__builtin_popcountll(came), "VIOAPIC-7: what is held off is counted");
+    for (; came; came &= came - 1) {
+        unsigned pin = (unsigned)__builtin_ctzll(came);
+        EXPECT(was->refires[pin] == VIOAPIC_STORM_RUN && (was->remote_irr >> pin & 1), "VIOAPIC-7: one that stormed is held");
+        EXPECT(is->hold_until[pin] > t->action->now || t->action->now >= NEVER - 1, "VIOAPIC-7: until a time ahead");
+    }
+}
+
+/* The high half of an entry is a plain store. */
+static void expect_high_half(const struct transition *t)
+{
+    struct vioapic *expected;
+    const struct vioapic *was = t->before;
+    unsigned pin = (was->index - 0x10u) / 2;
+
+    if (!writes(t->action) || t->action->offset != 0x10 || t->action->size != 4 || !(was->index & 1) || pin >= was->pins)
+        return;
+    expected = (void *)copy_of(was);
+    vioapic_advance(expected, t->action->now);
+    expected->entry[pin] = ((const struct vioapic *)t->after)->entry[pin];
+    if (was->out.message.kind != BUS_NONE) /* else the message has its destination from before or from behind the store */
+        EXPECT(memcmp(expected, t->after, sizeof(*expected)) == 0, "VIOAPIC-8: a high half is a plain store");
+    EXPECT((expected->entry[pin] ^ was->entry[pin]) >> 56 << 56 == (expected->entry[pin] ^ was->entry[pin]) &&
+               expected->entry[pin] >> 56 == (uint8_t)(t->action->value >> 24), "VIOAPIC-8: of the destination");
+    free(expected);
+}
+
 static void expect(const struct transition *t)
 {
     expect_remote_irr(t);
     expect_read_only(t);
     expect_pending(t);
+    expect_hold(t);
+    expect_high_half(t);
     if (reads(t->action))
         EXPECT(only_advanced(t), "VIOAPIC-6: reading has no effect");
-    if (writes(t->action) && t->action->offset == 0x10 && (((const struct vioapic *)t->before)->index & 1))
-        EXPECT(((const struct vioapic *)t->after)->storms == ((const struct vioapic *)t->before)->storms &&
-                   memcmp(((const struct vioapic *)t->after)->vector_pins, ((const struct vioapic *)t->before)->vector_pins,
-                          sizeof(((const struct vioapic *)t->before)->vector_pins)) == 0,
-               "VIOAPIC-7: a high half is a plain store");
 }
 
 const struct invariants invariants = {{4, 16, 5}, repair, expect};

@@ -142,7 +142,7 @@ static void expect_latches(const struct transition *t, unsigned n)
     const struct vpit_channel *is = &((const struct vpit *)t->after)->channel[n];
 
     if (was->status_latched) {
-        EXPECT(t->result == was->status && !is->status_latched && is->latched == was->latched, "VPIT-2: a latched status is read once");
+        EXPECT(t->result == was->status && !is->status_latched && is->latched == was->latched, "VPIT-2: a status is read once");
     } else if (was->latched) {
         EXPECT(t->result == (was->latched & LSB ? was->latch & 0xff : was->latch >> 8), "VPIT-2: a latched count is read");
         EXPECT(is->latched == (was->latched & (was->latched - 1)), "VPIT-2: byte by byte, LSB first, each once");

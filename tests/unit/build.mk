@@ -37,6 +37,12 @@ $(CORE_TESTS): private UNIT_CFLAGS += -include tests/unit/core_cpu.h
 LIBS_test_advisories_core := $(CORE_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
 LIBS_test_ticks_core := $(LIBS_test_advisories_core)
 
+# Posting alone: nothing of the rest is come to.
+POST_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,post vtime)
+$(B)/unit/test_post_merge: $(POST_OBJ)
+$(B)/unit/test_post_merge: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
+LIBS_test_post_merge := $(POST_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
+
 # With the pCPUs' loop (which the test includes), vCPUs and domains as well.
 STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/vcpu mm/p2m)
 $(B)/unit/test_states: $(STATES_OBJ) arch/x86/hvm/hvm.c

@@ -22,3 +22,9 @@ percent := %
 
 .PHONY: guests
 guests: $(GUEST_ELF)
+
+# The devices' conformance guest for real boards: output on COM1 and the text screen (docs/conformance.md).
+.PHONY: conformance-iso
+conformance-iso: $(B)/conformance.iso
+$(B)/conformance.iso: $(B)/guest/conformance.elf arch/x86/boot/make-iso
+	arch/x86/boot/make-iso $@ $< -k multiboot -a screen

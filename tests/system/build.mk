@@ -2,6 +2,7 @@
 #   make check  the inner loop: unit tests and the short system tests
 #   make test   installs what is missing, builds, passes everything, of the long figures a sample
 #   make long   the figures in full length
+#   make conformance  the seven devices against QEMU and Bochs alone (docs/conformance.md)
 
 SYSTEM_TESTS := $(wildcard tests/system/test_*)
 
@@ -14,6 +15,10 @@ RUN_TESTS = @tests/run --build "$(MAKE) --no-print-directory -j2 test-programs" 
 
 check:
 	$(RUN_TESTS) check
+
+.PHONY: conformance
+conformance: all guests
+	tests/system/test_conformance.py
 
 # The packages are installed before make reads which of them it needs.
 test long:

@@ -1,9 +1,9 @@
 /* ACPI PM timer and PM1a event block; SCI on GSI 9. */
 #include "devices.h"
 
-#define STATUS (PM_BASE + 0)
-#define ENABLE (PM_BASE + 2)
-#define CONTROL (PM_BASE + 4)
+#define STATUS pm.event
+#define ENABLE (pm.event + 2)
+#define CONTROL pm.control
 #define VECTOR 0x5a
 
 static void test_timer(void)
@@ -16,10 +16,10 @@ static void test_timer(void)
         last = t;
     }
     check(monotone, "pm: the timer is monotone", "it is not");
-    uint32_t whole = inl(PM_BASE + 8), high;
-    for (unsigned i = 0; i < 100 && (inl(PM_BASE + 8) ^ whole) & 0xff0000; i++)
-        whole = inl(PM_BASE + 8);
-    high = inb(PM_BASE + 10);
+    uint32_t whole = inl(pm.timer), high;
+    for (unsigned i = 0; i < 100 && (inl(pm.timer) ^ whole) & 0xff0000; i++)
+        whole = inl(pm.timer);
+    high = inb(pm.timer + 2);
     if (on_metronome())
         check(high == (whole >> 16 & 0xff) || high == (((whole >> 16) + 1) & 0xff), "pm: it reads by bytes", "0x%x of 0x%x", high, whole);
 }

@@ -115,7 +115,7 @@ static void works_again(void)
     irq4_set(false);
     pit_mode(0, 0, 2);
     outb(0x61, 0);
-    outw(PM_BASE + 2, 0);
+    outw(pm.event + 2, 0);
     pic_init();
     for (unsigned v = 0x20; v < 0x100; v++)
         on_vector(v, drop);

@@ -83,7 +83,7 @@ void cmos_write(uint8_t index, uint8_t v)
 
 uint32_t pm_timer(void)
 {
-    return inl(PM_BASE + 8) & 0xffffff;
+    return inl(pm.timer) & 0xffffff;
 }
 
 uint64_t pm_since(uint32_t start)

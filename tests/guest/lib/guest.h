@@ -22,6 +22,7 @@ bool check(bool ok, const char *name, const char *why, ...) __attribute__((forma
 void skip(const char *name, const char *why);
 void guest_end(void) __attribute__((noreturn)); /* also after guest_main() returns */
 extern unsigned passed, failed;
+extern void (*also_print)(char c); /* a second console; may be NULL */
 
 /* Is the word there in the command line? `name=N`: its number, or `otherwise`. */
 bool option(const char *name);
@@ -147,7 +148,7 @@ void run_us(uint64_t n);
 /* |got - want| <= want * ppm / 10^6 + slack */
 bool near(uint64_t got, uint64_t want, uint64_t ppm, uint64_t slack);
 
-/* ---- Devices (chips.c, apic.c). ---- */
+/* ---- Devices (chips.c, apic.c, acpi.c). ---- */
 #define PIC_BASE 0x20u
 void pic_init(void);               /* vectors PIC_BASE.., everything masked, edge-triggered */
 void pic_mask(uint16_t mask);      /* 1: masked */
@@ -167,7 +168,13 @@ void irq4_set(bool level);
 uint8_t cmos_read(uint8_t index);
 void cmos_write(uint8_t index, uint8_t v);
 
-#define PM_BASE 0x600u
+/* The ports of the ACPI power management block (acpi.c). */
+extern struct pm_ports {
+    uint16_t event, control, timer;
+    uint8_t sci; /* IRQ */
+    bool timer_32bit;
+} pm;
+void acpi_init(void);
 #define PM_HZ 3579545ull
 uint32_t pm_timer(void);
 uint64_t pm_since(uint32_t start); /* ticks since, within 4 s */

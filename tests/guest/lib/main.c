@@ -115,6 +115,7 @@ void guest_start(void)
 {
     strict = option("strict");
     trap_init();
+    acpi_init();
     pic_init();
     apic_enable();
     time_init();

@@ -8,6 +8,7 @@
 
 unsigned passed, failed;
 bool strict;
+void (*also_print)(char c);
 
 /* A debug console reads as its own port number. */
 static void put_char(char c)
@@ -15,6 +16,8 @@ static void put_char(char c)
     static int console = -1;
     if (console < 0)
         console = inb(DEBUG_CONSOLE) == DEBUG_CONSOLE;
+    if (also_print)
+        also_print(c);
     if (console) {
         outb(DEBUG_CONSOLE, (uint8_t)c);
         return;
@@ -124,7 +127,7 @@ void guest_end(void)
     cli();
     print("guest: %u passed, %u failed\n", passed, failed);
     outl(DEBUG_EXIT, failed);
-    outw(PM_BASE + 4, 0x2000); /* soft off, where there is no such port */
+    outw(pm.control, 0x2000); /* soft off, where there is no such port */
     for (;;)
         __asm__ volatile("cli; hlt");
 }

@@ -1,0 +1,81 @@
+/* Where the power management ports are: the FADT says it (ACPI 6.4, 5.2.9). Without tables they are where Metronome and
+ * QEMU have them. */
+#include "guest.h"
+
+struct pm_ports pm = {.event = 0x600, .control = 0x604, .timer = 0x608, .sci = 9};
+
+struct sdt {
+    char signature[4];
+    uint32_t length;
+    uint8_t rest[28];
+    uint32_t entry[];
+} __attribute__((packed));
+
+struct fadt {
+    uint8_t header[46];
+    uint16_t sci;
+    uint32_t smi_command;
+    uint8_t acpi_enable, rest1[3];
+    uint32_t event, event_b, control, control_b, control2, timer, gpe[2];
+    uint8_t rest2[24];
+    uint32_t flags;
+} __attribute__((packed));
+_Static_assert(offsetof(struct fadt, timer) == 76 && offsetof(struct fadt, flags) == 112, "FADT");
+
+#define TMR_VAL_EXT (1u << 8)
+
+static const void *at(uintptr_t address)
+{
+    __asm__("" : "+r"(address)); /* low memory is no null pointer */
+    return (const void *)address;
+}
+
+static bool sums_to_zero(const uint8_t *p, size_t n)
+{
+    uint8_t sum = 0;
+    while (n--)
+        sum = (uint8_t)(sum + *p++);
+    return !sum;
+}
+
+/* The RSDT's address, or 0; the RSDP is in the first KiB of the EBDA or in the BIOS ROM (5.2.5.1). */
+static uint32_t find_rsdt(uintptr_t start, uintptr_t end)
+{
+    for (uintptr_t a = start; a < end; a += 16) {
+        const uint8_t *p = at(a);
+        if (!memcmp(p, "RSD PTR ", 8) && sums_to_zero(p, 20))
+            return *(const uint32_t *)(p + 16);
+    }
+    return 0;
+}
+
+static void take(const struct fadt *f)
+{
+    pm = (struct pm_ports){
+        .event = (uint16_t)f->event, .control = (uint16_t)f->control, .timer = (uint16_t)f->timer, .sci = f->sci & 0xf,
+        .timer_32bit = f->flags & TMR_VAL_EXT,
+    };
+    if (!f->smi_command || !f->acpi_enable || (inw(pm.control) & 1))
+        return;
+    outb((uint16_t)f->smi_command, f->acpi_enable);
+    for (unsigned i = 0; i < 100000 && !(inw(pm.control) & 1); i++)
+        pause();
+}
+
+void acpi_init(void)
+{
+    uintptr_t ebda = (uintptr_t)(*(const uint16_t *)at(0x40e)) << 4;
+    uint32_t address = ebda ? find_rsdt(ebda, ebda + 1024) : 0;
+    const struct sdt *rsdt;
+
+    if (!address)
+        address = find_rsdt(0xe0000, 0x100000);
+    if (!address)
+        return;
+    rsdt = at(address);
+    for (unsigned i = 0; i < (rsdt->length - 36) / 4; i++) {
+        const struct fadt *f = at(rsdt->entry[i]);
+        if (!memcmp(f, "FACP", 4))
+            take(f);
+    }
+}

@@ -361,7 +361,9 @@ def run_tests(tests):
     failed = 0
     try:
         for test in tests:
-            name = test.__name__.removeprefix("test_").replace("_", "-")
+            name = test.__name__
+            if name.startswith("test_"):
+                name = name.removeprefix("test_").replace("_", "-")
             if wanted and name not in wanted:
                 continue
             started = time.monotonic()

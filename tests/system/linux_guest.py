@@ -30,6 +30,7 @@ ALLOWED = [
      "apart when the machine is busy: the host runs something else in between, and Linux skips one comparison of clocks"),
     (r"tsc: Marking TSC unstable due to could not calculate TSC khz", "as above, where acpi=off leaves no other reference than the "
      "PIT: it counts its timer interrupts instead"),
+    (r"TSC unstable due to boot parameter", "our own words: notsc"),
     (r"[Cc]ommand line: ", "our own words"),
 ]
 

@@ -149,7 +149,8 @@ static void evaluate(struct clock *c)
 
     c->rate_mhz = muldiv(counts * 1000, tsc_hz, tsc);
     unsure += c->unit ? 0 : tsc_of_counts(c, 1) + 1;
-    c->ppb = by_clock < tsc ? -(int64_t)muldiv(tsc - by_clock, 1000000000, tsc) : (int64_t)muldiv(by_clock - tsc, 1000000000, tsc);
+    c->ppb = (int64_t)muldiv(by_clock < tsc ? tsc - by_clock : by_clock - tsc, 1000000000, tsc);
+    c->ppb = by_clock < tsc ? -c->ppb : c->ppb;
     c->resolution_ppb = muldiv(unsure, 1000000000, tsc) + 1;
 }
 
@@ -171,7 +172,8 @@ static void print_rates(uint64_t seconds)
     for (unsigned i = 0; i < CLOCKS; i++) {
         const struct clock *c = &clocks[i];
         uint64_t nominal_mhz = muldiv(c->hz_num, 1000, c->hz_den);
-        print("  %10s %10lu.%03lu   %10lu.%03lu  ", c->name, nominal_mhz / 1000, nominal_mhz % 1000, c->rate_mhz / 1000, c->rate_mhz % 1000);
+        print("  %10s %10lu.%03lu", c->name, nominal_mhz / 1000, nominal_mhz % 1000);
+        print("   %10lu.%03lu  ", c->rate_mhz / 1000, c->rate_mhz % 1000);
         print_ppm(c->ppb);
         print("    ");
         print_ppm((int64_t)c->resolution_ppb);

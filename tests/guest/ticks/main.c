@@ -26,10 +26,9 @@ static void on_train(unsigned vector)
     struct train *t = train_of[vector];
     if (!t)
         return;
-    uint64_t since_due = hit_tsc[vector] - tsc_of_counts(t, t->first + t->came++ * t->period);
-    int64_t least = (int64_t)(since_due - t->begin), most = (int64_t)(since_due - t->end);
-    t->earliest = least < t->earliest ? least : t->earliest;
-    t->latest = most > t->latest ? most : t->latest;
+    int64_t late = (int64_t)(hit_tsc[vector] - tsc_of_counts(t, t->first + t->came++ * t->period) - t->begin);
+    t->earliest = late < t->earliest ? late : t->earliest;
+    t->latest = late > t->latest ? late : t->latest;
     if (t->acknowledge)
         t->acknowledge();
 }
@@ -68,15 +67,16 @@ static uint64_t due_by(const struct train *t, uint64_t tsc)
     return counts < t->first ? 0 : (counts - t->first) / t->period + 1;
 }
 
+/* It started at some time from its begin to its end, or `early` counts before. */
 static void judge(const struct train *t, uint64_t stop)
 {
-    int64_t grid = (int64_t)tsc_of_counts(t, t->early) + 1;
-    uint64_t least = due_by(t, stop - us(LATE_US) - t->end), most = due_by(t, stop + (uint64_t)grid - t->begin);
+    int64_t early = -t->earliest - (int64_t)tsc_of_counts(t, t->early) - 1, late = t->latest - (int64_t)(t->end - t->begin);
+    uint64_t least = due_by(t, stop - us(LATE_US) - t->end), most = due_by(t, stop - t->begin + tsc_of_counts(t, t->early) + 1);
 
-    print("%5lu in %9lu us, %6ld to %6ld ns after each is due: %s\n", t->came, ns_of_tsc(stop - t->end) / 1000,
-          t->earliest * 1000 / (int64_t)us(1), t->latest * 1000 / (int64_t)us(1), t->name);
-    check(t->earliest >= -grid && (!strict || (t->came >= least && t->came <= most && t->latest <= (int64_t)us(LATE_US))), t->name,
-          "%lu came of %lu to %lu, one %ld TSC ticks early, one %ld late", t->came, least, most, -t->earliest, t->latest);
+    print("%5lu in %10lu us, jitter %5lu ns: %s\n", t->came, ns_of_tsc(stop - t->end) / 1000,
+          t->came ? ns_of_tsc((uint64_t)(t->latest - t->earliest)) : 0, t->name);
+    check(early <= 0 && (!strict || (t->came >= least && t->came <= most && late <= (int64_t)us(LATE_US))), t->name,
+          "%lu came of %lu to %lu, one %ld TSC ticks early, one %ld late", t->came, least, most, early, late);
 }
 
 void trains_run(struct train *trains, unsigned n, uint64_t until)

@@ -105,8 +105,8 @@ static void test_alarm(enum path path)
         if (alarms[i].period_s > 1 && !strict)
             continue; /* only exact time runs ahead while we wait */
         set_alarm(alarms[i].hour, alarms[i].minute, alarms[i].second, alarms[i].day);
-        run(rtc_train(alarms[i].name, UPDATE_ENDS + alarms[i].first_update * RTC_HZ, alarms[i].period_s * RTC_HZ), path, 0, RTC_AIE,
-            alarms[i].count);
+        uint64_t first = UPDATE_ENDS + alarms[i].first_update * RTC_HZ, period = alarms[i].period_s * RTC_HZ;
+        run(rtc_train(alarms[i].name, first, period), path, 0, RTC_AIE, alarms[i].count);
     }
 }
 

@@ -16,7 +16,7 @@ struct train {
     void (*acknowledge)(void); /* what lets the source interrupt again, or NULL */
     uint64_t begin, end;       /* the TSC before and after what starts it */
     uint64_t came;
-    int64_t earliest, latest;  /* TSC ticks against the moment due, by the start's begin and by its end */
+    int64_t earliest, latest;  /* TSC ticks from the moment due, were it started at its begin */
 };
 
 /* The vector's interrupts are the train's from now on. */

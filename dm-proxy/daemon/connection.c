@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -44,6 +45,45 @@ static bool is_errand(const struct connection *c, size_t bytes)
     return bytes == sizeof *e && e->magic == ERRAND_MAGIC;
 }
 
+static void answer(int client, enum event_type type, int status, const char *text)
+{
+    struct event e = {.type = type, .status = (uint32_t)status};
+
+    snprintf(e.text, sizeof e.text, "%s", text);
+    if (send(client, &e, sizeof e, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        perror("metronome-daemon: a client does not hear");
+    close(client);
+}
+
+static void trigger(int client, const struct errand *e)
+{
+    static const uint32_t commands[TRIGGERS] = {[TRIGGER_NMI] = METRONOME_CONTROL_NMI,
+                                                [TRIGGER_POWER] = METRONOME_CONTROL_POWER_BUTTON,
+                                                [TRIGGER_RESET] = METRONOME_CONTROL_RESET};
+    struct guest *g = guest_find(e->guest);
+
+    if (!g) {
+        answer(client, EVENT_REFUSED, EXIT_USAGE, "no guest of this name is running");
+        return;
+    }
+    guest_command(g, commands[e->flags]);
+    answer(client, EVENT_ENDED, EXIT_ENDED, "");
+}
+
+static void do_errand(int client, const struct errand *e, struct connection *c)
+{
+    bool known = e->version == PROTOCOL_VERSION && !e->guest[sizeof e->guest - 1];
+
+    if (known && e->type == ERRAND_SAVE && c->fd_count == 1) {
+        save_begin(client, e, c->fds[0]);
+        c->fd_count = 0;
+    } else if (known && e->type == ERRAND_TRIGGER && e->flags < TRIGGERS) {
+        trigger(client, e);
+    } else {
+        answer(client, EVENT_REFUSED, EXIT_INTERNAL, "the running daemon is of another version of Metronome");
+    }
+}
+
 /* Who takes it over has the client's socket and the descriptors. */
 static void hand_over(struct connection *c, size_t bytes)
 {
@@ -51,10 +91,11 @@ static void hand_over(struct connection *c, size_t bytes)
 
     if (client < 0)
         return;
-    if (is_errand(c, bytes))
-        save_begin(client, (const struct errand *)(const void *)c->text, c->fds, c->fd_count);
-    else
-        guest_begin(client, c->text, bytes, c->fds, c->fd_count);
+    if (is_errand(c, bytes)) {
+        do_errand(client, (const struct errand *)(const void *)c->text, c);
+        return;
+    }
+    guest_begin(client, c->text, bytes, c->fds, c->fd_count);
     c->fd_count = 0;
 }
 

@@ -480,8 +480,7 @@ static void take_order(struct guest *g, const struct order *o, ssize_t bytes)
     if (o->type == ORDER_STOP)
         end(g, EVENT_ENDED, EXIT_ENDED, "stopped%s", "");
     else if (g->phase == PHASE_RUNNING)
-        hypervisor_command(o->type == ORDER_RESET ? METRONOME_CONTROL_RESET : METRONOME_CONTROL_POWER_BUTTON,
-                           (unsigned)g->slot, NULL, NULL, NULL);
+        guest_command(g, o->type == ORDER_RESET ? METRONOME_CONTROL_RESET : METRONOME_CONTROL_POWER_BUTTON);
 }
 
 static void on_client(void *owner)
@@ -572,6 +571,11 @@ bool guest_hold(struct guest *g, void (*changed)(void *owner, const struct metro
 void guest_release(struct guest *g)
 {
     g->changed = NULL;
+}
+
+void guest_command(struct guest *g, uint32_t op)
+{
+    hypervisor_command(op, (unsigned)g->slot, NULL, NULL, NULL);
 }
 
 void guest_was_saved(struct guest *g)

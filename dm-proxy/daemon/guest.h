@@ -45,6 +45,9 @@ bool guest_hold(struct guest *g, void (*changed)(void *owner, const struct metro
                 struct guest_view *view);
 void guest_release(struct guest *g);
 
+/* The board's buttons: a METRONOME_CONTROL_* without arguments. */
+void guest_command(struct guest *g, uint32_t op);
+
 /* It lies in a file: here it ends. */
 void guest_was_saved(struct guest *g);
 

@@ -60,9 +60,11 @@ struct order {
 
 #define ERRAND_MAGIC 0x44525245u /* "ERRD": no request begins so */
 enum errand_type {
-    ERRAND_SAVE, /* with a descriptor: the file to write */
+    ERRAND_SAVE,    /* with a descriptor: the file to write; flags: ERRAND_LEAVE_RUNNING */
+    ERRAND_TRIGGER, /* flags: enum errand_trigger */
 };
 #define ERRAND_LEAVE_RUNNING 1u /* the guest goes on after having been saved */
+enum errand_trigger { TRIGGER_NMI, TRIGGER_POWER, TRIGGER_RESET, TRIGGERS };
 
 struct errand {
     uint32_t magic, version; /* PROTOCOL_VERSION */

@@ -235,11 +235,9 @@ static bool describe(struct saving *s)
     return n > 0 && p->request_bytes;
 }
 
-static const char *start(struct saving *s, const struct errand *e, const int *fds, unsigned fd_count)
+static const char *start(struct saving *s, const struct errand *e, int file)
 {
-    if (e->version != PROTOCOL_VERSION || e->type != ERRAND_SAVE || fd_count != 1)
-        return "the running daemon is of another version of Metronome";
-    s->parts->file = fds[0];
+    s->parts->file = file;
     s->leave_running = e->flags & ERRAND_LEAVE_RUNNING;
     s->guest = guest_find(e->guest);
     if (!s->guest)
@@ -251,7 +249,7 @@ static const char *start(struct saving *s, const struct errand *e, const int *fd
     return describe(s) ? NULL : "the guest's working directory is gone";
 }
 
-void save_begin(int client, const struct errand *e, const int *fds, unsigned fd_count)
+void save_begin(int client, const struct errand *e, int file)
 {
     struct saving *s = calloc(1, sizeof *s);
     const char *why;
@@ -259,12 +257,13 @@ void save_begin(int client, const struct errand *e, const int *fds, unsigned fd_
     if (!s || !(s->parts = calloc(1, sizeof *s->parts))) {
         free(s);
         close(client);
+        close(file);
         return;
     }
     s->work.process.gone.fd = -1;
     s->parts->file = s->parts->devices = -1;
     loop_watch(&s->client, client, on_client, s);
-    why = start(s, e, fds, fd_count);
+    why = start(s, e, file);
     if (why) {
         fail(s, EXIT_USAGE, why);
         return;

@@ -7,7 +7,7 @@
 
 #include "daemon/protocol.h"
 
-/* Takes over the client's connection and the descriptors. */
-void save_begin(int client, const struct errand *e, const int *fds, unsigned fd_count);
+/* Takes over the client's connection and the file to write. */
+void save_begin(int client, const struct errand *e, int file);
 
 #endif

@@ -70,7 +70,7 @@ enum metronome_control_op {
     METRONOME_CONTROL_UNPAUSE,
     METRONOME_CONTROL_POWER_BUTTON,
     METRONOME_CONTROL_RESET,        /* as the reset button */
-    METRONOME_CONTROL_NMI,          /* args[1]: vCPU */
+    METRONOME_CONTROL_NMI,          /* the board's, which port 0x70 can mask */
     METRONOME_CONTROL_SAVE,         /* of a paused domain, whose time stands still: its state to METRONOME_DOMAIN_STATE */
     METRONOME_CONTROL_RESTORE,      /* as CREATE, from the state there. args[1]: seconds to put the RTC forward;
                                      * args[2]: METRONOME_RESTORE_* */

@@ -243,6 +243,37 @@ class Terminal(Console):
         nothing_left()
 
 
+def trigger(*arguments):
+    return subprocess.run([BUILD + "/metronome", "trigger", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_buttons():
+    """The board's NMI reaches the guest unless port 0x70 masks it; reset and power do what they say."""
+    with metronome("--module", ENDS, "--memory", "16", "--append", "nmi", "--name", "one") as run:
+        run.expect("ends: here")
+        for typed, nmi in ("", True), ("m", False), ("u", True):
+            run.type(typed)
+            run.expect("<%02x>" % ord(typed) if typed else "")
+            if trigger("one", "nmi").returncode:
+                raise Failure("trigger nmi failed")
+            if nmi:
+                run.expect("<NMI>")
+        run.type("x")
+        run.expect("<78>")
+        if run.output.count(b"<NMI>") != 2:
+            raise Failure("%d NMIs, not 2" % run.output.count(b"<NMI>"))
+        if trigger("one", "reset").returncode:
+            raise Failure("trigger reset failed")
+        run.expect("ends: here")
+        for arguments, text in (("two", "nmi"), b"no guest of this name"), (("one", "bell"), b"is no button"), (("one",), b"takes a guest"):
+            done = trigger(*arguments)
+            if done.returncode != 2 or text not in done.stdout:
+                raise Failure("trigger %s: %d, %s" % (arguments, done.returncode, done.stdout))
+        run.process.terminate()
+        run.ends(143)
+    nothing_left()
+
+
 def test_terminal_keys():
     with Terminal(*MODULE, "--append", "echo") as run:
         run.expect("starting the hypervisor in QEMU [^\r]* s")
@@ -288,4 +319,4 @@ def test_terminal_restored():
 if __name__ == "__main__":
     sys.exit(run_tests([test_table, test_power_off, test_quiet, test_no_amd_v, test_signals, test_device_model_dies,
                         test_hypervisor_dies, test_daemon_dies, test_stale_socket, test_client_dies, test_two_guests,
-                        test_many_runs, test_terminal_keys, test_terminal_monitor, test_terminal_restored]))
+                        test_many_runs, test_buttons, test_terminal_keys, test_terminal_monitor, test_terminal_restored]))

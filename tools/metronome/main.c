@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "errand.h"
 #include "run.h"
 
 #ifndef METRONOME_VERSION
@@ -75,6 +76,7 @@ static int help(int argc, char **argv)
          "  run        boots a guest: `metronome run --help` tells how\n"
          "  save       puts a running guest into a file\n"
          "  restore    goes on with it\n"
+         "  trigger    presses its NMI, power or reset button\n"
          "  --help     this text\n"
          "  --version  the version\n\n"
          "Example: metronome run --memory 512 --disk linux.img\n"
@@ -94,8 +96,8 @@ static const struct {
     const char *name;
     int (*act)(int argc, char **argv);
 } commands[] = {
-    {"run", run},     {"save", save_command}, {"restore", restore},     {"--help", help},
-    {"-h", help},     {"help", help},         {"--version", version},
+    {"run", run},      {"save", save_command}, {"restore", restore}, {"trigger", trigger_command},
+    {"--help", help},  {"-h", help},           {"help", help},       {"--version", version},
 };
 
 int main(int argc, char **argv)

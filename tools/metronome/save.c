@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "client.h"
 #include "daemon/image.h"
+#include "errand.h"
 #include "run.h"
 
 static const char help[] =
@@ -49,21 +49,16 @@ static int keep_target(struct target *t)
 
 static int save(const char *guest, struct target *t, uint32_t flags)
 {
-    struct errand e = {ERRAND_MAGIC, PROTOCOL_VERSION, ERRAND_SAVE, flags, ""};
-    struct event answer = {.type = EVENT_REFUSED, .status = EXIT_INTERNAL, .text = "the daemon is gone, and the guest with it"};
-    int daemon = client_connect_running();
+    int daemon = client_connect_running(), status;
 
     if (daemon < 0)
         bad_input("no guest is running");
     open_target(t);
-    snprintf(e.guest, sizeof e.guest, "%s", guest);
-    if (client_send(daemon, &e, sizeof e, &t->fd, 1) && recv(daemon, &answer, sizeof answer, 0) == sizeof answer &&
-        answer.type == EVENT_ENDED)
+    status = errand(daemon, guest, ERRAND_SAVE, flags, t->fd);
+    if (!status)
         return keep_target(t);
-    answer.text[sizeof answer.text - 1] = 0;
     unlink(t->partial);
-    fprintf(stderr, "metronome: %s: not saved: %s\n", guest, answer.text);
-    return (int)answer.status;
+    return status;
 }
 
 int save_command(int argc, char **argv)

@@ -231,9 +231,8 @@ static int op_reset(struct slot *s, const struct metronome_command *c)
 
 static int op_nmi(struct slot *s, const struct metronome_command *c)
 {
-    if (c->args[1] >= s->domain->vcpus)
-        return -METRONOME_EINVAL;
-    vcpu_post_work(s->domain->vcpu[c->args[1]], WORK_NMI);
+    (void)c;
+    chipset_nmi(s->domain);
     return 0;
 }
 

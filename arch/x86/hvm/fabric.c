@@ -469,6 +469,17 @@ void chipset_set_sci(struct domain *d, bool level)
     drive(d, vtime_master(&d->time), SCI_GSI, SOURCE_DM_SCI, level);
 }
 
+void chipset_nmi(struct domain *d)
+{
+    bool masked;
+
+    spin_lock(&d->chipset.lock);
+    masked = rtc_nmi_masked(&d->chipset.rtc);
+    spin_unlock(&d->chipset.lock);
+    for (unsigned i = 0; i < d->vcpus && !masked; i++)
+        vcpu_post_work(d->vcpu[i], WORK_LINT1);
+}
+
 static void drive_link(struct domain *d, unsigned link)
 {
     struct chipset *c = &d->chipset;

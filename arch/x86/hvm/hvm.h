@@ -97,7 +97,7 @@ struct chipset {
 };
 
 /* ---- Posting (post.c). ---- */
-enum { WORK_NMI = 1, WORK_INIT = 2, WORK_SIPI = 4, WORK_LINT0 = 8, WORK_EXTINT = 16 };
+enum { WORK_NMI = 1, WORK_INIT = 2, WORK_SIPI = 4, WORK_LINT0 = 8, WORK_EXTINT = 16, WORK_LINT1 = 32, WORK_ALL = 63 };
 
 /* Shaped like a posted-interrupt descriptor; written by any pCPU, drained by the owner. */
 struct posted {
@@ -328,6 +328,7 @@ void chipset_set_isa(struct domain *d, unsigned irq, bool level);
 void chipset_set_intx(struct domain *d, unsigned device, unsigned pin, bool level);
 void chipset_set_link(struct domain *d, unsigned link, unsigned irq);
 void chipset_set_sci(struct domain *d, bool level);
+void chipset_nmi(struct domain *d);                   /* the board's NMI, at each LINT1, unless port 0x70 masks it: takes the lock */
 void chipset_set_pm_base(struct domain *d);
 bool chipset_check(const struct chipset *c);          /* are these states that the lines can be in? */
 void chipset_restored(struct domain *d, uint64_t rtc_seconds); /* its state has been put back: takes the lock */

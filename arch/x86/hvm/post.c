@@ -103,6 +103,10 @@ static void do_work(struct vcpu *v, uint32_t work)
         v->extint_pending = true;
     if (work & WORK_LINT0)
         follow_lint0(v, now);
+    if (work & WORK_LINT1) {
+        vlapic_set_line(&v->vlapic, now, 1, true);
+        vlapic_set_line(&v->vlapic, now, 1, false);
+    }
     if (work & WORK_INIT)
         do_init(v, now);
     if ((work & WORK_SIPI) && vlapic_sipi(&v->vlapic, now, v->posted.sipi_vector))

@@ -315,7 +315,7 @@ static const struct field event_fields[] = {
     EVENTS(event_pending, bool, 1),            EVENTS(event_vector, uint8_t, 255),   EVENTS(event_type, uint8_t, EVENT_SOFTWARE),
     EVENTS(event_has_error, bool, 1),          EVENTS(event_error, uint32_t, UINT32_MAX), EVENTS(lint0_rises, uint64_t, UINT64_MAX),
     EVENTS(halted, bool, 1),                   EVENTS(ticks_seen, uint64_t, UINT64_MAX), EVENTS(posted.pir, uint64_t, UINT64_MAX),
-    EVENTS(posted.tmr, uint64_t, UINT64_MAX),  EVENTS(posted.work, uint32_t, 31),    EVENTS(posted.sipi_vector, uint8_t, 255),
+    EVENTS(posted.tmr, uint64_t, UINT64_MAX),  EVENTS(posted.work, uint32_t, WORK_ALL),    EVENTS(posted.sipi_vector, uint8_t, 255),
     EVENTS(posted.source, uint8_t, METRONOME_INJECT_COUNT - 1), EVENTS(ticks, uint64_t, UINT64_MAX),
 };
 

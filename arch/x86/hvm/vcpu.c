@@ -54,22 +54,22 @@ bool vcpu_prepare(struct vcpu *v)
 static void fpu_save(struct vcpu *v)
 {
     if (!cpu_features.xsave) {
-        __asm__ volatile("fxsave64 (%0)" : : "r"(v->fpu) : "memory");
+        fxsave(v->fpu);
         return;
     }
     v->xcr0 = xgetbv(0);
     xsetbv(0, xcr0_allowed());
-    __asm__ volatile("xsave64 (%0)" : : "r"(v->fpu), "a"(UINT32_MAX), "d"(UINT32_MAX) : "memory");
+    xsave(v->fpu);
 }
 
 static void fpu_load(struct vcpu *v)
 {
     if (!cpu_features.xsave) {
-        __asm__ volatile("fxrstor64 (%0)" : : "r"(v->fpu) : "memory");
+        fxrstor(v->fpu);
         return;
     }
     xsetbv(0, xcr0_allowed());
-    __asm__ volatile("xrstor64 (%0)" : : "r"(v->fpu), "a"(UINT32_MAX), "d"(UINT32_MAX) : "memory");
+    xrstor(v->fpu);
     xsetbv(0, v->xcr0);
 }
 

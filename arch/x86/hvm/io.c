@@ -62,11 +62,17 @@ static uint8_t fixed_owner(const struct domain *d, unsigned port)
     return OWNER_DM;
 }
 
+static void give_back(struct domain *d, unsigned base, unsigned length)
+{
+    for (unsigned port = base; port < base + length; port++)
+        d->port_owner[port] = fixed_owner(d, port);
+}
+
 /* Other vCPUs look ports up meanwhile: no other port changes hands, not even for a moment. */
 void io_move_pm(struct domain *d, unsigned from, unsigned to)
 {
-    for (unsigned i = 0; from && i < model_ports[OWNER_PM].length; i++)
-        d->port_owner[from + i] = fixed_owner(d, from + i);
+    if (from)
+        give_back(d, from, model_ports[OWNER_PM].length);
     for (unsigned i = 0; to && i < model_ports[OWNER_PM].length; i++)
         d->port_owner[to + i] = i == 4 || i == 5 ? OWNER_PM_CONTROL : OWNER_PM;
 }
@@ -74,8 +80,11 @@ void io_move_pm(struct domain *d, unsigned from, unsigned to)
 void io_build_ports(struct domain *d)
 {
     memset(d->port_owner, OWNER_DM, sizeof(d->port_owner));
-    for (unsigned port = 0; port < 0x1000; port++) /* none lies higher */
-        d->port_owner[port] = fixed_owner(d, port);
+    for (unsigned o = 0; o < OWNER_COUNT; o++)
+        if (model_ports[o].base)
+            give_back(d, model_ports[o].base, model_ports[o].length);
+    for (unsigned i = 0; i < sizeof(other_ports) / sizeof(other_ports[0]); i++)
+        give_back(d, other_ports[i].base, other_ports[i].length);
     io_move_pm(d, 0, d->chipset.pm_base);
 }
 

@@ -308,6 +308,94 @@ static void test_12_hours(void **state)
     assert_int_equal(rtc_cmos_get(&s, 4), 12);
 }
 
+/* ---- Put forward, for a world that went on meanwhile ---- */
+
+static void expect_forward(uint8_t b, const uint8_t *from, uint64_t seconds, const uint8_t *to)
+{
+    struct rtc s;
+
+    rtc_reset(&s, 0, 0);
+    put(&s, 0, B, b);
+    set_time(&s, from);
+    rtc_forward(&s, at(100), seconds);
+    assert_time(&s, to);
+    assert_true(rtc_check(&s));
+}
+
+static void test_forward_by_the_calendar(void **state)
+{
+    struct rtc s;
+
+    expect_forward(H24, TIME(0x20, 0x24, 2, 0x28, 0x23, 0x59, 0x59), 1, TIME(0x20, 0x24, 2, 0x29, 0, 0, 0));
+    expect_forward(H24, TIME(0x20, 0x24, 2, 0x29, 0x23, 0x59, 0x59), 1, TIME(0x20, 0x24, 3, 1, 0, 0, 0));
+    expect_forward(H24, TIME(0x20, 0x23, 2, 0x28, 0x12, 0, 0), 86400, TIME(0x20, 0x23, 3, 1, 0x12, 0, 0));
+    expect_forward(H24, TIME(0x21, 0, 2, 0x28, 0x12, 0, 0), 86400, TIME(0x21, 0, 3, 1, 0x12, 0, 0));
+    expect_forward(H24, TIME(0x20, 0, 2, 0x28, 0x12, 0, 0), 86400, TIME(0x20, 0, 2, 0x29, 0x12, 0, 0));
+    expect_forward(H24, TIME(0x19, 0x99, 0x12, 0x31, 0x23, 0x59, 0x58), 3, TIME(0x20, 0, 1, 1, 0, 0, 1));
+    expect_forward(H24, TIME(0x20, 0x26, 7, 0x28, 0x12, 0, 0), 0, TIME(0x20, 0x26, 7, 0x28, 0x12, 0, 0));
+    for (unsigned n = 0; n < 10000; n++) {
+        int64_t start = below(4102444800), seconds = below(n & 1 ? 100000 : 4102444800);
+        rtc_reset(&s, at(n), start);
+        rtc_forward(&s, at(n), seconds);
+        assert_unix(&s, start + seconds);
+    }
+    rtc_forward(&s, at(10000), UINT64_MAX); /* and comes back */
+    assert_true(rtc_check(&s));
+}
+
+static void test_forward_in_every_format(void **state)
+{
+    const uint8_t *evening = TIME(0x20, 0x26, 0x12, 0x31, 0x91, 0x59, 0x59); /* 11 PM */
+
+    expect_forward(0, evening, 1, TIME(0x20, 0x27, 1, 1, 0x12, 0, 0));
+    expect_forward(0, evening, 3601, TIME(0x20, 0x27, 1, 1, 1, 0, 0));
+    expect_forward(0, evening, 43201, TIME(0x20, 0x27, 1, 1, 0x92, 0, 0));
+    expect_forward(BINARY, TIME(20, 26, 12, 31, 0x8b, 59, 59), 1, TIME(20, 27, 1, 1, 12, 0, 0));
+    expect_forward(BINARY, TIME(20, 26, 12, 31, 11, 59, 59), 1, TIME(20, 26, 12, 31, 0x8c, 0, 0));
+    expect_forward(BINARY | H24, TIME(20, 26, 12, 31, 23, 59, 59), 61, TIME(20, 27, 1, 1, 0, 1, 0));
+}
+
+/* As for somebody who sets the clock: what was passed over is no alarm, and the second goes on where it is. */
+static void test_forward_does_not_ring(void **state)
+{
+    struct rtc s, still;
+    uint64_t next;
+
+    rtc_reset(&s, 0, 0);
+    set_time(&s, TIME(0x20, 0x26, 7, 0x28, 0x12, 0, 0));
+    rtc_cmos_set(&s, 1, 0x30);
+    rtc_cmos_set(&s, 3, 0);
+    rtc_cmos_set(&s, 5, 0x12);
+    put(&s, 0, B, H24 | AIE | UIE);
+    get(&s, 0, C);
+    still = s;
+    next = rtc_deadline(&s);
+    rtc_forward(&s, at(1), 60);
+    assert_int_equal(get(&s, at(1), C), 0);
+    assert_int_equal(s.out.line[0].rises, still.out.line[0].rises);
+    assert_int_equal(rtc_deadline(&s), next); /* the next update's */
+    put(&s, at(1), B, H24 | AIE);
+    next = rtc_deadline(&s);
+    assert_true(next > at(86300 * SECOND) && next < at(86400 * SECOND)); /* tomorrow */
+    rtc_advance(&s, next);
+    assert_int_equal(get(&s, next, C) & (IRQF | AF), IRQF | AF);
+    assert_int_equal(rtc_cmos_get(&s, 0), 0x30);
+}
+
+/* Whoever has stopped the clock is setting it: it stands still for them. */
+static void test_forward_leaves_a_stopped_clock(void **state)
+{
+    const uint8_t *noon = TIME(0x20, 0x26, 7, 0x28, 0x12, 0, 0);
+    struct rtc s;
+
+    expect_forward(H24 | SET, noon, 3600, noon);
+    rtc_reset(&s, 0, 0);
+    put(&s, 0, A, 0x76); /* divider reset */
+    set_time(&s, noon);
+    rtc_forward(&s, at(SECOND), 3600);
+    assert_time(&s, noon);
+}
+
 static void test_binary(void **state)
 {
     struct rtc s;
@@ -998,6 +1086,10 @@ int main(void)
         cmocka_unit_test(test_divider_reset),
         cmocka_unit_test(test_divider_settings),
         cmocka_unit_test(test_12_hours),
+        cmocka_unit_test(test_forward_by_the_calendar),
+        cmocka_unit_test(test_forward_in_every_format),
+        cmocka_unit_test(test_forward_does_not_ring),
+        cmocka_unit_test(test_forward_leaves_a_stopped_clock),
         cmocka_unit_test(test_binary),
         cmocka_unit_test(test_dse_has_no_effect),
         cmocka_unit_test(test_century),

@@ -621,6 +621,8 @@ void rtc_forward(struct rtc *s, uint64_t now, uint64_t seconds)
     struct moment old, m;
 
     rtc_advance(s, now);
+    if (!updates(s))
+        return;
     old = m = decode_moment(s);
     count_seconds(&m, at_most(seconds, LAST_SECOND));
     store_moment(s, &old, &m);

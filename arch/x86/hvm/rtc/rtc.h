@@ -70,7 +70,8 @@ struct rtc {
 void rtc_reset(struct rtc *s, uint64_t now, int64_t unix_seconds);
 /* The RESET# pin, a platform reset: interrupts off, flags and NMI mask clear; time and RAM stay. */
 void rtc_reset_pin(struct rtc *s, uint64_t now);
-/* Puts the clock forward, as somebody who sets it: the alarm does not ring for the time that was passed over. */
+/* Puts the clock forward, as somebody who sets it: the alarm does not ring for the time that was passed over. A clock that
+ * has been stopped, to be set, stays as it is. */
 void rtc_forward(struct rtc *s, uint64_t now, uint64_t seconds);
 uint64_t rtc_read(struct rtc *s, uint64_t now, unsigned offset, unsigned size);
 void rtc_write(struct rtc *s, uint64_t now, unsigned offset, unsigned size, uint64_t value);

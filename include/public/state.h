@@ -25,13 +25,13 @@
     X(RTC, rtc, 1, "RTC") \
     X(PMTIMER, pmtimer, 1, "ACPI PM timer") \
     X(UART, uart, 1, "16550 UART") \
-    X(LINES, lines, 2, "interrupt lines") \
+    X(LINES, lines, 3, "interrupt lines") \
     X(TEST_PAGE, test_page, 1, "test page")
 #define METRONOME_STATE_VCPU_RECORDS(X) \
     X(VLAPIC, vlapic, 1, "local APIC") \
     X(REGISTERS, registers, 1, "registers") \
     X(MSRS, msrs, 1, "MSRs") \
-    X(EVENTS, events, 2, "pending events") \
+    X(EVENTS, events, 3, "pending events") \
     X(REQUEST, request, 1, "request to the device model") \
     X(FPU, fpu, 1, "FPU")
 

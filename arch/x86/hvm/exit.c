@@ -164,9 +164,7 @@ enum exit_action exit_emulate(struct vcpu *v)
     return EXIT_RESUME;
 }
 
-/* A run that goes to the device model is one request; with our own devices each iteration takes its time here. */
-#define BUDGET_REQUEST 4096u
-#define BUDGET_OWN 32u
+#define BUDGET_OWN 32u /* with our own devices each iteration takes its time here */
 
 enum exit_action exit_string_io(struct vcpu *v, uint16_t port)
 {

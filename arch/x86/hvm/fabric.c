@@ -580,6 +580,7 @@ bool chipset_check(const struct chipset *c)
     return true;
 }
 
+/* Nothing is brought up to date here: what runs on is what was saved, to the byte. */
 void chipset_restored(struct domain *d, uint64_t rtc_seconds)
 {
     struct chipset *c = &d->chipset;
@@ -587,11 +588,11 @@ void chipset_restored(struct domain *d, uint64_t rtc_seconds)
 
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
-    if (rtc_seconds)
-        rtc_forward(&c->rtc, now, rtc_seconds);
-    c->deadline_ticks = 0;
     chipset_set_pm_base(d);
-    chipset_update(d, now);
+    if (rtc_seconds) {
+        rtc_forward(&c->rtc, now, rtc_seconds);
+        chipset_update(d, now);
+    }
     spin_unlock(&c->lock);
 }
 

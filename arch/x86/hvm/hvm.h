@@ -384,6 +384,7 @@ enum exit_action exit_cpuid(struct vcpu *v);
 enum exit_action exit_hlt(struct vcpu *v);
 enum exit_action exit_msr(struct vcpu *v, bool write);
 enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in);
+#define BUDGET_REQUEST 4096u /* iterations at most that go to the device model as one request */
 enum exit_action exit_string_io(struct vcpu *v, uint16_t port);
 enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present);
 enum exit_action exit_vmmcall(struct vcpu *v);

@@ -9,9 +9,14 @@
 #define COPY_ORDER 3u /* the longest value, an XSAVE area, is less than 32 KiB */
 #define PARTS_PER_CALL 6u /* of at most a page each, between which interrupts are let in */
 #define TSC_TOLERANCE_PPM 100u /* what two calibrations of one clock may differ by */
+#define TSC_HZ_MIN 16000000u /* above the crystal's: no TSC is so late that its count does not fit */
+#define TSC_HZ_MAX 100000000000ull
 #define XSAVE_HEADER 512u /* in an XSAVE area: XSTATE_BV, XCOMP_BV, zeros */
 #define XSAVE_HEADER_END 576u
 #define MXCSR 24u
+#define MXCSR_MASK 28u
+#define SEGMENT_L 0x200u
+#define SEGMENT_DB 0x400u
 #define RFLAGS_DEFINED 0x3f7fd5u /* but for bit 1, which is always set */
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
@@ -138,7 +143,7 @@ static const char *restore_time(struct domain *d, struct vcpu *v, struct value f
     if (from.bytes != sizeof(t))
         return "wrong length";
     memcpy(&t, from.at, sizeof(t));
-    if (t.tsc_hz < 1000000 || t.tsc_hz > 100000000000ull || t.tsc >> 63 || t.reset_cause > 0xffff)
+    if (t.tsc_hz < TSC_HZ_MIN || t.tsc_hz > TSC_HZ_MAX || t.reset_cause > 0xffff)
         return "no such value";
     d->time.stopped_at = t.tsc;
     d->time.tsc_hz = t.tsc_hz;
@@ -147,8 +152,15 @@ static const char *restore_time(struct domain *d, struct vcpu *v, struct value f
     return NULL;
 }
 
-/* A model: its struct is what is saved. */
-#define MODEL(name, model) \
+/* Is an APIC of the vCPU, and of the CPU, that the other one was made for? */
+static bool same_apic(const struct vlapic *a, const struct vlapic *b)
+{
+    return a->apic_id == b->apic_id && !((a->apic_base ^ b->apic_base) & APIC_BASE_BSP) && a->phys_bits == b->phys_bits &&
+           a->features == b->features;
+}
+
+/* A model: its struct is what is saved. `fits` may compare it with `made`, the one that this domain was made with. */
+#define MODEL(name, model, fits) \
     static uint32_t save_##name(struct domain *d, struct vcpu *v, uint8_t *to) \
     { \
         (void)d; \
@@ -158,21 +170,23 @@ static const char *restore_time(struct domain *d, struct vcpu *v, struct value f
     } \
     static const char *restore_##name(struct domain *d, struct vcpu *v, struct value from) \
     { \
+        const __typeof__(model) made = model; \
         (void)d; \
         (void)v; \
+        (void)made; \
         if (from.bytes != sizeof(model)) \
             return "wrong length"; \
         memcpy(&(model), from.at, sizeof(model)); \
-        return name##_check(&(model)) ? NULL : "a state that the device cannot be in"; \
+        return name##_check(&(model)) && (fits) ? NULL : "a state that the device cannot be in"; \
     }
-MODEL(vpic, d->chipset.vpic)
-MODEL(vioapic, d->chipset.vioapic)
-MODEL(vpit, d->chipset.vpit)
-MODEL(hpet, d->chipset.hpet)
-MODEL(rtc, d->chipset.rtc)
-MODEL(pmtimer, d->chipset.pmtimer)
-MODEL(uart, d->chipset.uart)
-MODEL(vlapic, v->vlapic)
+MODEL(vpic, d->chipset.vpic, true)
+MODEL(vioapic, d->chipset.vioapic, d->chipset.vioapic.pins == made.pins)
+MODEL(vpit, d->chipset.vpit, true)
+MODEL(hpet, d->chipset.hpet, true)
+MODEL(rtc, d->chipset.rtc, true)
+MODEL(pmtimer, d->chipset.pmtimer, true)
+MODEL(uart, d->chipset.uart, true)
+MODEL(vlapic, v->vlapic, same_apic(&v->vlapic, &made))
 
 #define LINES(member, element, max) FIELD_AT(struct chipset, member, element, max)
 static const struct field line_fields[] = {
@@ -182,7 +196,7 @@ static const struct field line_fields[] = {
     LINES(link_irq, uint8_t, 15),                           LINES(ledger, uint64_t, UINT64_MAX),
     LINES(pci_address, uint32_t, UINT32_MAX),               LINES(pm_base_register, uint32_t, UINT32_MAX),
     LINES(pm_enabled, bool, 1),                             LINES(ticks_seen, uint64_t, UINT64_MAX),
-    LINES(expiries_put_off, uint64_t, UINT64_MAX),
+    LINES(expiries_put_off, uint64_t, UINT64_MAX),         LINES(ticks_deadline, uint64_t, UINT64_MAX),
 };
 
 static uint32_t save_lines(struct domain *d, struct vcpu *v, uint8_t *to)
@@ -246,7 +260,28 @@ static bool valid_control(const struct metronome_state_registers *r)
         return false;
     if (r->cr3 >> cpu_features.phys_bits || (r->cr4 & ~cr4_allowed()) || (r->efer & ~EFER_ALLOWED))
         return false;
-    return lma == (pg && (r->efer & EFER_LME)) && (!lma || (r->cr4 & CR4_PAE));
+    return lma == (pg && (r->efer & EFER_LME)) && (!lma || (r->cr4 & CR4_PAE)) && (lma || !(r->cr4 & CR4_PCIDE));
+}
+
+/* Virtual 8086 mode is neither real mode nor long mode, and code is not of 64 and of 32 bits at once. */
+static bool valid_mode(const struct metronome_state_registers *r)
+{
+    bool lma = r->efer & EFER_LMA;
+
+    if ((r->rflags & RFLAGS_VM) && (lma || !(r->cr0 & CR0_PE)))
+        return false;
+    return !lma || (r->cs.attributes & (SEGMENT_L | SEGMENT_DB)) != (SEGMENT_L | SEGMENT_DB);
+}
+
+/* Descriptors hold 32 bits of a base, but for what MSRs and system descriptors extend; tables are at most 64 KiB long. */
+static bool valid_segments(const struct metronome_state_registers *r)
+{
+    const struct metronome_state_segment segments[] = {r->es, r->cs, r->ss, r->ds, r->fs, r->gs, r->ldtr, r->tr};
+
+    for (unsigned i = 0; i < COUNT(segments); i++)
+        if (segments[i].attributes >> 12 || (i < 4 ? segments[i].base >> 32 != 0 : !canonical(segments[i].base)))
+            return false;
+    return r->gdtr.limit <= 0xffff && r->idtr.limit <= 0xffff && canonical(r->gdtr.base) && canonical(r->idtr.base);
 }
 
 /* XCR0 bit 0 is always set, AVX needs SSE. */
@@ -257,14 +292,13 @@ static bool valid_xcr0(uint64_t xcr0)
 
 static bool valid_registers(const struct metronome_state_registers *r)
 {
-    const uint64_t addresses[] = {r->rip,     r->lstar,   r->cstar,     r->kernel_gs_base, r->sysenter_esp, r->sysenter_eip,
-                                  r->fs.base, r->gs.base, r->ldtr.base, r->tr.base,        r->gdtr.base,    r->idtr.base};
+    const uint64_t addresses[] = {r->rip, r->lstar, r->cstar, r->kernel_gs_base, r->sysenter_esp, r->sysenter_eip};
 
-    for (unsigned i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++)
+    for (unsigned i = 0; i < COUNT(addresses); i++)
         if (!canonical(addresses[i]))
             return false;
-    return valid_control(r) && valid_xcr0(r->xcr0) && !(r->dr6 >> 32) && !(r->dr7 >> 32) && r->cpl <= 3 &&
-           r->interrupt_shadow <= 1 && (r->rflags & ~RFLAGS_DEFINED) == 2;
+    return valid_control(r) && valid_mode(r) && valid_segments(r) && valid_xcr0(r->xcr0) && !(r->dr6 >> 32) &&
+           !(r->dr7 >> 32) && r->cpl <= 3 && r->interrupt_shadow <= 1 && (r->rflags & ~RFLAGS_DEFINED) == 2;
 }
 
 static const char *restore_registers(struct domain *d, struct vcpu *v, struct value from)
@@ -317,6 +351,7 @@ static const struct field event_fields[] = {
     EVENTS(halted, bool, 1),                   EVENTS(ticks_seen, uint64_t, UINT64_MAX), EVENTS(posted.pir, uint64_t, UINT64_MAX),
     EVENTS(posted.tmr, uint64_t, UINT64_MAX),  EVENTS(posted.work, uint32_t, WORK_ALL),    EVENTS(posted.sipi_vector, uint8_t, 255),
     EVENTS(posted.source, uint8_t, METRONOME_INJECT_COUNT - 1), EVENTS(ticks, uint64_t, UINT64_MAX),
+    EVENTS(emu.budget, uint32_t, BUDGET_REQUEST),
 };
 
 static uint32_t save_events(struct domain *d, struct vcpu *v, uint8_t *to)
@@ -325,11 +360,20 @@ static uint32_t save_events(struct domain *d, struct vcpu *v, uint8_t *to)
     return save_fields(v, event_fields, COUNT(event_fields), to);
 }
 
+/* What AMD-V takes (APM 2 15.20), but for INT n, which is never kept: an exception has a vector that a CPU raises. */
+static bool valid_event(const struct vcpu *v)
+{
+    if (v->event_type == EVENT_EXCEPTION)
+        return v->event_vector < 32 && v->event_vector != 2;
+    return v->event_type == EVENT_INTR || v->event_type == EVENT_NMI;
+}
+
 /* What was posted and not yet drained is drained at the first entry. */
 static const char *restore_events(struct domain *d, struct vcpu *v, struct value from)
 {
     (void)d;
-    if (!restore_fields(v, event_fields, COUNT(event_fields), from) || !ticks_check(&v->ticks))
+    if (!restore_fields(v, event_fields, COUNT(event_fields), from) || !ticks_check(&v->ticks) ||
+        (v->event_pending && !valid_event(v)))
         return "a state that a vCPU cannot be in";
     v->posted.on = 1;
     return NULL;
@@ -406,15 +450,27 @@ static uint32_t save_fpu(struct domain *d, struct vcpu *v, uint8_t *to)
     return bytes;
 }
 
+/* The bits of MXCSR that this CPU has (SDM 1 11.6.6). */
+static uint32_t mxcsr_bits(void)
+{
+    uint8_t area[512] __attribute__((aligned(16)));
+    uint32_t mask;
+
+    fxsave(area);
+    mask = (uint32_t)load_integer(area + MXCSR_MASK, 4);
+    return mask ? mask : 0xffbf;
+}
+
 /* XRSTOR faults on an area that XSAVE cannot have made, and MXCSR on reserved bits. */
 static bool valid_fpu(const uint8_t *area, uint32_t bytes)
 {
-    uint64_t components = load_integer(area + XSAVE_HEADER, 8);
+    uint64_t components;
 
-    if (load_integer(area + MXCSR, 4) & 0xffff0000u)
+    if (load_integer(area + MXCSR, 4) & ~mxcsr_bits())
         return false;
-    if (bytes == 512)
+    if (bytes == XSAVE_HEADER)
         return true;
+    components = load_integer(area + XSAVE_HEADER, 8);
     for (unsigned i = XSAVE_HEADER + 8; i < XSAVE_HEADER_END; i++)
         if (area[i])
             return false;

@@ -3,7 +3,7 @@
 # Seeds are in tests/fuzz/corpus/; what a run finds beyond them is kept in build/fuzz/found/.
 
 FUZZ_MODELS := vpic vioapic vlapic vpit hpet rtc pmtimer uart
-FUZZ_TARGETS := $(FUZZ_MODELS) emulate loader
+FUZZ_TARGETS := $(FUZZ_MODELS) fabric emulate loader
 FUZZ_SECONDS := 60
 FUZZ_CC := clang
 FUZZ_CFLAGS := -std=gnu11 -O1 -g -fno-sanitize-recover=all -fno-omit-frame-pointer -Wall -Wextra -Werror -Wno-unused-parameter \
@@ -24,6 +24,18 @@ fuzz_objects = $(patsubst %,$(B)/fuzz/obj/%.o,$(1))
 $(foreach m,$(FUZZ_MODELS),$(eval $(B)/fuzz/fuzz_$m: $(call fuzz_objects,tests/fuzz/driver.c $(call model_src,$m))))
 $(B)/fuzz/fuzz_emulate: $(call fuzz_objects,tests/fuzz/fuzz_emulate.c $(wildcard arch/x86/hvm/emulate/*.c))
 $(B)/fuzz/fuzz_loader: $(call fuzz_objects,tests/fuzz/fuzz_loader.c $(wildcard arch/x86/hvm/loader/*.c) $(FIRMWARE_SRC))
+
+
+# The core on a simulated CPU (tests/unit/fabric_machine.h includes hvm.c), and what it calls.
+SIMULATED_CORE := $(patsubst %,arch/x86/hvm/%.c,control cpuid domain exit fabric inject io ioreq message msr post sched slot state vcpu vtime) \
+	arch/x86/mm/p2m.c
+FUZZ_CORE := $(patsubst %,$(B)/fuzz/core/%.o,$(SIMULATED_CORE) tests/fuzz/fuzz_fabric.c)
+FUZZ_PURE := common/deadline.c $(FIRMWARE_SRC) $(wildcard $(foreach d,$(FUZZ_MODELS) emulate loader ticks,arch/x86/hvm/$(d)/*.c))
+$(B)/fuzz/core/%.c.o: %.c tests/unit/simulated_cpu.h
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(FUZZ_CFLAGS) -include tests/unit/simulated_cpu.h -Wno-incompatible-library-redeclaration \
+		-fsanitize=fuzzer-no-link,address,undefined -MMD -MP -c $< -o $@
+$(B)/fuzz/fuzz_fabric: $(FUZZ_CORE) $(call fuzz_objects,$(FUZZ_PURE))
 
 $(B)/fuzz/fuzz_%:
 	$(FUZZ_CC) -fsanitize=fuzzer,address,undefined $^ -o $@

@@ -287,11 +287,14 @@ static void poke(struct run *r, const struct operation *o)
     r->restored = NULL;
 }
 
-static void save(struct run *r)
+/* Saves, checks and restores the second run; on SAVE it begins anew, from the first. */
+static void interrupt(struct run *r, bool anew)
 {
+    uint8_t *restored = copy_of(anew || !r->restored ? r->state : r->restored);
+
+    EXPECT(model.check(restored), "a saved state passes check");
     free(r->restored);
-    r->restored = copy_of(r->state);
-    EXPECT(model.check(r->restored), "a saved state passes check");
+    r->restored = restored;
 }
 
 static void trace(const struct run *r, const struct action *a)
@@ -311,13 +314,9 @@ void step(struct run *r, const struct operation *o)
         trace(r, &a);
     if (a.kind == POKE)
         poke(r, o);
-    else if (a.kind == SAVE)
-        save(r);
+    interrupt(r, a.kind == SAVE);
     checked_action(r, &a);
-    if (model.message && !model.refills) {
-        message_of(r->state)->kind = BUS_NONE;
-        if (r->restored)
-            message_of(r->restored)->kind = BUS_NONE;
-    }
+    if (model.message && !model.refills)
+        message_of(r->state)->kind = message_of(r->restored)->kind = BUS_NONE;
     expect_time(r, o);
 }

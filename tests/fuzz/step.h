@@ -46,7 +46,7 @@ struct action {
 
 struct run {
     uint8_t *state;    /* the uninterrupted run */
-    uint8_t *restored; /* the run that was saved and restored; NULL before that */
+    uint8_t *restored; /* the run that is saved and restored before every step; NULL: to begin from `state` */
     uint64_t now, latest;
 };
 

@@ -49,6 +49,15 @@ $(B)/unit/test_states: $(STATES_OBJ) arch/x86/hvm/hvm.c
 $(B)/unit/test_states: private UNIT_CFLAGS += -include tests/unit/core_cpu.h -Wno-builtin-declaration-mismatch
 LIBS_test_states := $(STATES_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
 
+# The whole core on a simulated CPU: SIMULATED_CORE is in tests/fuzz/build.mk.
+SIMULATED_OBJ := $(SIMULATED_CORE:%=$(B)/unit/simulated/%.o)
+$(B)/unit/simulated/%.c.o: %.c tests/unit/simulated_cpu.h tests/unit/core_cpu.h
+	@mkdir -p $(@D)
+	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/simulated_cpu.h -MMD -MP -c $< -o $@
+$(B)/unit/test_state: $(SIMULATED_OBJ) arch/x86/hvm/hvm.c
+$(B)/unit/test_state: private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h -Wno-builtin-declaration-mismatch
+LIBS_test_state := $(SIMULATED_OBJ) $(B)/unit/libpure.a -no-pie
+
 .PHONY: unit
 unit: $(UNIT_TESTS)
 	@for t in $(UNIT_TESTS); do echo "== $$t"; $$t || exit 1; done

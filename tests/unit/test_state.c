@@ -203,6 +203,24 @@ static void test_string_request_goes_on_whole(void **state)
     fabric_end();
 }
 
+/* Found by the twins: a read had brought the APIC's timer up to date before the host's timer came, whose deadline was then
+ * gone after a write or a restore: nobody booked its tick until it was taken. */
+static void test_tick_that_a_read_has_seen_is_booked(void **state)
+{
+    (void)state;
+    begin(1, true);
+    step(RECIPE, 0, 4, 0);
+    step(FLAGS, 0, 0, 0);      /* CLI */
+    step(RECIPE, 0, 6, 0x100); /* one-shot */
+    step(FORWARD, 0, 0, 300);
+    step(MMIO, 0, 2 | 0x39 << 3, 0); /* reads the current count */
+    assert_int_equal(domain_of(&twins[1])->vcpu[0]->vlapic.timer_due, 1);
+    assert_int_equal(domain_of(&twins[1])->vcpu[0]->ticks_seen, 1);
+    step(SAVE, 0, 0, 0);
+    step(RUN, 0, 0, 0);
+    fabric_end();
+}
+
 /* Time that stood still while it was saved has not gone by, but for the RTC, if it is told to. */
 static void test_rtc_goes_on_with_the_world(void **state)
 {
@@ -700,6 +718,7 @@ int main(void)
         cmocka_unit_test(test_run_save_restore_run),
         cmocka_unit_test(test_run_save_restore_run_while_time_jumps),
         cmocka_unit_test(test_string_request_goes_on_whole),
+        cmocka_unit_test(test_tick_that_a_read_has_seen_is_booked),
         cmocka_unit_test(test_rtc_goes_on_with_the_world),
         cmocka_unit_test(test_every_record_is_there_once),
         cmocka_unit_test(test_every_length_but_one_is_refused),

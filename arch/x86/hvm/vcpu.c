@@ -45,7 +45,8 @@ bool vcpu_prepare(struct vcpu *v)
     if (p->timer_fired || p->attention || p->resched)
         return false;
     vcpu_drain(v);
-    if (v->timer_due)
+    /* A read of the APIC may have seen its tick before the host's timer came. */
+    if (v->timer_due || v->vlapic.timer_due != v->ticks_seen)
         take_timer(v);
     return v->state == VCPU_IN_GUEST && !v->domain->action;
 }

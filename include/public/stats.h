@@ -58,7 +58,8 @@ struct metronome_stats {
     uint64_t storms[METRONOME_STATS_PINS]; /* by I/O APIC pin: level interrupts held off because their EOI brought no calm */
     uint64_t expiries_put_off; /* timer expiries that waited for the domain's budget */
     uint64_t policies;         /* in force: METRONOME_TICKS_SHIFT(), none of them DEFAULT */
-    uint64_t zero[6];
+    uint64_t held_ticks;       /* TSC ticks that entries waited for a deadline, so as not to show it early */
+    uint64_t zero[5];
 };
 METRONOME_ABI_SIZE(struct metronome_stats, 1024);
 

@@ -49,6 +49,8 @@ static void delays_table(const struct metronome_stats *s)
             fprintf(stderr, "  storm on I/O APIC pin %-12u %14" PRIu64 " interrupts held off\n", pin, s->storms[pin]);
     if (s->expiries_put_off)
         fprintf(stderr, "  %-34s %14" PRIu64 "\n", "timer expiries put off", s->expiries_put_off);
+    if (s->held_ticks)
+        fprintf(stderr, "  %-34s %14" PRIu64 "\n", "TSC ticks held for a timer", s->held_ticks);
 }
 
 void report_stats(const struct metronome_stats *s)

@@ -350,8 +350,11 @@ static void place(struct domain *d)
 {
     d->home = sched_place();
     d->placed = d->vcpus;
-    for (unsigned i = 0; i < d->vcpus; i++)
+    d->on_one_pcpu = true;
+    for (unsigned i = 0; i < d->vcpus; i++) {
         sched_add(d->vcpu[i], i ? sched_place() : d->home);
+        d->on_one_pcpu = d->on_one_pcpu && d->vcpu[i]->cpu == d->home;
+    }
 }
 
 static bool start_machine(struct domain *d, char *why, size_t size)
@@ -616,6 +619,7 @@ void domain_stats(struct domain *d, struct metronome_stats *s)
             s->exits[i] += d->vcpu[v]->counts.exits[i];
         for (unsigned i = 0; i < METRONOME_INJECT_COUNT; i++)
             s->injected[i] += d->vcpu[v]->counts.injected[i];
+        s->held_ticks += d->vcpu[v]->counts.held_ticks;
         add_ledger(s, METRONOME_TICKS_OF_LAPIC, &d->vcpu[v]->ticks);
     }
     add_chipset(s, &d->chipset);

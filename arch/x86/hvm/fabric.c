@@ -411,6 +411,24 @@ void chipset_update(struct domain *d, uint64_t now)
     rearm(d);
 }
 
+/*
+ * Now, or the moment to come that the timer has fired for. A vCPU on another pCPU would see that early: then it is waited for
+ * here, else at the entry.
+ */
+static uint64_t expiry_now(struct domain *d)
+{
+    uint64_t now = vtime_master(&d->time), due = d->chipset.deadline_ticks, host;
+
+    host = vtime_host_of_master(&d->time, due);
+    if (host > rdtsc() + ADVANCE_MAX)
+        return now;
+    if (d->on_one_pcpu)
+        hvm_hold(host);
+    while (!d->on_one_pcpu && rdtsc() < host)
+        ;
+    return due > now ? due : now;
+}
+
 void chipset_expire(struct deadline *deadline)
 {
     struct domain *d = (struct domain *)((char *)deadline - offsetof(struct domain, chipset.deadline));
@@ -418,7 +436,7 @@ void chipset_expire(struct deadline *deadline)
     uint64_t now, soonest = rdtsc() + tsc_hz / 1000000 * EXPIRY_GAP_US;
 
     spin_lock(&c->lock);
-    now = vtime_master(&d->time);
+    now = expiry_now(d);
     c->deadline_ticks = NEVER;
     vpit_advance(&c->vpit, now);
     hpet_advance(&c->hpet, now);

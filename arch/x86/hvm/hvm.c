@@ -4,6 +4,7 @@
 #include "hvm.h"
 
 #define POLL_US 20u
+#define ADVANCE_DECAY 16u /* of what an entry waited, the share that the timer fires later */
 
 const struct vendor_ops *vendor;
 struct hvm_pcpu *hvm_pcpus[MAX_PCPUS];
@@ -20,6 +21,12 @@ void hvm_attention(unsigned cpu, uint32_t what)
         hvm_kick(cpu);
 }
 
+static void arm(struct hvm_pcpu *p, uint64_t deadline)
+{
+    p->timer_armed = deadline;
+    host_timer_arm(deadline == DEADLINE_UNSET ? deadline : deadline - p->advance);
+}
+
 void deadline_arm(struct deadline *d, uint64_t host_tsc)
 {
     struct hvm_pcpu *p = this_hvm();
@@ -27,9 +34,36 @@ void deadline_arm(struct deadline *d, uint64_t host_tsc)
 
     deadline_set(&p->deadlines, d, host_tsc);
     next = deadline_next(&p->deadlines);
-    if (next != p->timer_armed) {
-        p->timer_armed = next;
-        host_timer_arm(next);
+    if (next != p->timer_armed)
+        arm(p, next);
+}
+
+void hvm_hold(uint64_t host_tsc)
+{
+    struct hvm_pcpu *p = this_hvm();
+
+    if (host_tsc > p->hold_until)
+        p->hold_until = host_tsc;
+}
+
+/* Entries that come too late move the timer forward by a quarter of that, those that wait back by a little: about every tenth
+ * is then late by some ticks. What is late by far was held up by something else. */
+void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
+{
+    uint64_t until = p->hold_until, from = rdtsc();
+    uint32_t less;
+
+    p->hold_until = 0;
+    if (from < until) {
+        while (rdtsc() < until)
+            ;
+        v->counts.held_ticks += until - from;
+        less = (uint32_t)(until - from) / ADVANCE_DECAY;
+        p->advance -= less < p->advance ? less : p->advance;
+    } else if (from - until < 2 * ADVANCE_MAX) {
+        p->advance += (uint32_t)(from - until) / 4 + 1;
+        if (p->advance > ADVANCE_MAX)
+            p->advance = ADVANCE_MAX;
     }
 }
 
@@ -54,9 +88,8 @@ static void run_timer(struct hvm_pcpu *p)
 {
     p->timer_fired = false;
     p->timer_armed = DEADLINE_UNSET;
-    deadline_run(&p->deadlines, rdtsc());
-    p->timer_armed = deadline_next(&p->deadlines);
-    host_timer_arm(p->timer_armed);
+    deadline_run(&p->deadlines, rdtsc() + p->advance);
+    arm(p, deadline_next(&p->deadlines));
 }
 
 /* Starts or stops a vCPU as its domain wants it, on the vCPU's own pCPU. */

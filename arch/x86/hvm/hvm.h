@@ -183,7 +183,7 @@ struct vcpu {
     uint64_t p2m_generation;      /* of the p2m at the last entry */
     void *fpu;                    /* XSAVE area, one or more pages */
     struct {
-        uint64_t exits[METRONOME_EXIT_COUNT], injected[METRONOME_INJECT_COUNT];
+        uint64_t exits[METRONOME_EXIT_COUNT], injected[METRONOME_INJECT_COUNT], held_ticks;
     } counts;
 };
 
@@ -203,6 +203,7 @@ struct domain {
     struct spinlock map_lock;
     struct metronome_domain_header header; /* our validated copy */
     bool has_dm, ready;
+    bool on_one_pcpu;                      /* all its vCPUs live on one */
     unsigned vcpus, home;                  /* number; the pCPU of the chipset's deadline */
     struct vcpu *vcpu[METRONOME_MAX_VCPUS];
     uint8_t port_owner[65536];             /* enum port_owner */
@@ -243,7 +244,9 @@ enum domain_action { ACTION_NONE, ACTION_RESET, ACTION_PAUSE, ACTION_END };
 struct hvm_pcpu {
     unsigned id;
     struct deadline_heap deadlines;
-    uint64_t timer_armed;             /* host TSC the one-shot timer is set to */
+    uint64_t timer_armed;             /* deadline that the one-shot timer is set for: it fires `advance` before */
+    uint32_t advance;                 /* TSC ticks from that timer to a guest's entry, as far as they are known; at most ADVANCE_MAX */
+    uint64_t hold_until;              /* host TSC before which no guest is entered: it would see a deadline early; 0: none */
     volatile bool timer_fired;
     volatile uint64_t wake;           /* local vCPUs that were posted to */
     volatile uint32_t attention;      /* ATTENTION_* */
@@ -254,6 +257,9 @@ struct hvm_pcpu {
     bool resched;
     struct vendor_pcpu *vendor;
 };
+/* What timers may be early by, in TSC ticks. An entry is held for what this is more than the shortest way to it, of some 1,000
+ * instructions: no longer than that way. */
+#define ADVANCE_MAX 2000u
 enum { ATTENTION_SLOTS = 1, ATTENTION_CONTROL = 2, ATTENTION_DEADLINES = 4 };
 
 static inline struct hvm_pcpu *this_hvm(void)
@@ -299,6 +305,19 @@ extern const struct vendor_ops svm_ops;
 void hvm_kick(unsigned cpu);                     /* IPI unless it is this one */
 void hvm_attention(unsigned cpu, uint32_t what); /* sets ATTENTION_* and kicks */
 void deadline_arm(struct deadline *d, uint64_t host_tsc); /* on this pCPU */
+/*
+ * Timers fire early, so that what they cause is at the guest's entry when it is due. Whoever acts on a deadline that lies less
+ * than ADVANCE_MAX ahead has the entry held until then.
+ */
+void hvm_hold(uint64_t host_tsc);
+void hvm_await(struct hvm_pcpu *p, struct vcpu *v);
+static inline void hvm_before_entry(struct vcpu *v)
+{
+    struct hvm_pcpu *p = this_hvm();
+
+    if (p->hold_until)
+        hvm_await(p, v);
+}
 
 /* ---- sched.c: who runs ---- */
 void sched_add(struct vcpu *v, unsigned cpu);

@@ -139,6 +139,8 @@ static void print_ticks(struct domain *d)
             log_info("storm on I/O APIC pin %u: held off %lu times\n", pin, s.storms[pin]);
     if (s.expiries_put_off)
         log_info("timer expiries put off by the budget: %lu\n", s.expiries_put_off);
+    if (s.held_ticks)
+        log_info("entries held until a timer was due: %lu TSC ticks\n", s.held_ticks);
 }
 
 static void print_stats(struct domain *d)

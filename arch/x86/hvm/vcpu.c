@@ -27,12 +27,24 @@ void vcpu_arm_timer(struct vcpu *v)
         deadline_arm(&v->deadline, host);
 }
 
+/* Now, or the moment to come that the timer has fired for: the guest is entered when it has. */
+static uint64_t timer_now(struct vcpu *v)
+{
+    const struct vtime *t = &v->domain->time;
+    uint64_t now = vtime_tsc(t), due = vlapic_deadline(&v->vlapic);
+
+    if (due > now + ADVANCE_MAX)
+        return now;
+    hvm_hold(vtime_host_of_tsc(t, due));
+    return due > now ? due : now;
+}
+
 static void take_timer(struct vcpu *v)
 {
     struct vlapic *a = &v->vlapic;
 
     v->timer_due = false;
-    vlapic_advance(a, vtime_tsc(&v->domain->time));
+    vlapic_advance(a, timer_now(v));
     vcpu_book_ticks(v);
     vcpu_repay_ticks(v);
     vcpu_arm_timer(v);

@@ -393,6 +393,7 @@ static void svm_run(struct vcpu *v)
     }
     while (vcpu_prepare(v)) {
         before_entry(v);
+        hvm_before_entry(v);
         svm_enter(v->emu.regs.gpr, s->vmcb_physical);
         after_exit(v);
         if (svm_exit(v) == EXIT_LEAVE)

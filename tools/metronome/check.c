@@ -197,13 +197,11 @@ static void check_programs(const struct request *r)
         bad_input("the library for the guest's QEMU is not there: run make");
 }
 
-/* Its memory has its firmware or module in it. */
-void check_restore(struct run *r)
+/* What is the same for a guest that begins and for one that goes on. */
+static void check_surroundings(struct run *r)
 {
-    struct request *q = &r->request;
+    const struct request *q = &r->request;
 
-    check_memory(q);
-    disks_check(q);
     if (*q->qmp)
         check_qmp(q);
     if (*q->vnc)
@@ -211,6 +209,16 @@ void check_restore(struct run *r)
     if (r->expect)
         check_expect(r);
     check_programs(q);
+}
+
+/* Its memory has its firmware or module in it. */
+void check_restore(struct run *r)
+{
+    struct request *q = &r->request;
+
+    check_memory(q);
+    disks_check(q);
+    check_surroundings(r);
 }
 
 void check_run(struct run *r)
@@ -225,11 +233,5 @@ void check_run(struct run *r)
         bad_input("--append and --initrd go with --module");
     else
         check_firmware(q);
-    if (*q->qmp)
-        check_qmp(q);
-    if (*q->vnc)
-        check_vnc(q);
-    if (r->expect)
-        check_expect(r);
-    check_programs(q);
+    check_surroundings(r);
 }

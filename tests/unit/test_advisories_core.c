@@ -30,7 +30,7 @@ struct hvm_pcpu *hvm_pcpus[MAX_PCPUS];
 static struct pcpu cpus[CPUS];
 static struct hvm_pcpu hvm_cpus[CPUS];
 static const struct domain *homed; /* whose deadlines must only be touched at home */
-static volatile unsigned strays, attentions;
+static volatile unsigned strays, attentions, ends;
 static uint8_t *ram[RAM_PAGES];
 
 /* ---- What the core needs of the rest of the hypervisor ---- */
@@ -80,12 +80,17 @@ void panic(const char *format, ...)
 
 /* Called, and of no matter here, whatever they look like: they do nothing and return 0. */
 #define NOTHING(name) __asm__(".weak " #name "\n" #name ": xor %eax, %eax\nret")
-NOTHING(domain_end);
 NOTHING(domain_request);
 NOTHING(domain_await_reset);
 NOTHING(domain_start);
 NOTHING(domain_translations_changed);
 NOTHING(domain_console_write);
+
+void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)
+{
+    (void)d, (void)reason, (void)code, (void)format;
+    ends++;
+}
 
 int vformat_line(char *to, size_t size, const char *format, va_list args)
 {
@@ -129,7 +134,7 @@ static void new_cpus(void)
     }
     test_cpu = &cpus[0];
     homed = NULL;
-    strays = attentions = 0;
+    strays = attentions = ends = 0;
 }
 
 static void new_vcpu(struct domain *d, unsigned i)
@@ -521,7 +526,7 @@ static void test_xsa_112_access_across_two_regions(void **state)
     static const struct {
         unsigned first, last;
     } ranges[] = {{0x20, 0x21}, {0x40, 0x43},   {0x61, 0x61},   {0x70, 0x73},
-                  {0xa0, 0xa1}, {0x4d0, 0x4d1}, {0x600, 0x603}, {0x608, 0x60b}};
+                  {0xa0, 0xa1}, {0x4d0, 0x4d1}, {0x600, 0x603}, {0x604, 0x605}, {0x608, 0x60b}};
     struct domain *d;
     struct chipset before;
 
@@ -544,6 +549,36 @@ static void test_xsa_112_access_across_two_regions(void **state)
                 before.lock = d->chipset.lock;
                 assert_memory_equal(&before, &d->chipset, sizeof(before));
             }
+    assert_int_equal(ends, 0);
+    end_domain(d);
+}
+
+/*
+ * PM1a control is only there without device model, and is no model's: an access that begins in it and crosses its end reads
+ * as ones, and a write with SLP_EN in it does not switch the machine off. One that fits does.
+ */
+static void test_pm1a_control_ends_at_its_edge(void **state)
+{
+    static const struct {
+        unsigned port, size;
+        uint64_t value;
+        bool fits;
+    } accesses[] = {{0x604, 4, 1, false}, {0x605, 2, 1, false}, {0x605, 4, 1, false}, {0x604, 1, 1, true},
+                    {0x604, 2, 1, true},  {0x605, 1, 0, true}};
+    struct domain *d;
+
+    (void)state;
+    new_cpus();
+    d = new_domain(1, false);
+    for (unsigned i = 0; i < sizeof(accesses) / sizeof(accesses[0]); i++) {
+        unsigned port = accesses[i].port, size = accesses[i].size;
+        uint64_t sleep = 0x2000 >> 8 * (port - 0x604);
+
+        assert_true(in(d->vcpu[0], port, size) == (accesses[i].fits ? accesses[i].value : all_ones(size)));
+        ends = 0;
+        out(d->vcpu[0], port, size, sleep & all_ones(size));
+        assert_int_equal(ends, accesses[i].fits && (sleep & all_ones(size)) != 0);
+    }
     end_domain(d);
 }
 
@@ -1004,6 +1039,7 @@ int main(void)
         cmocka_unit_test(test_xsa_239_partially_filled_results),
         cmocka_unit_test(test_xsa_121_partially_filled_results),
         cmocka_unit_test(test_xsa_112_access_across_two_regions),
+        cmocka_unit_test(test_pm1a_control_ends_at_its_edge),
         cmocka_unit_test(test_kvm_pit_gate_races),
         cmocka_unit_test(test_kvm_apic_map_races),
     };

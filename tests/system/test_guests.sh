@@ -28,7 +28,7 @@ guest() {
     rm -f "$output"
 }
 
-declare -A vcpus=([share]=2)
+declare -A vcpus=([share]=2 [apicbase]=2)
 done='^guest: [0-9]+ passed, 0 failed$'
 triple='^domain 0 \(module\): triple fault of vCPU 0'
 # name      ; lengths         ; QEMU arguments ; words ; line at the end
@@ -48,6 +48,8 @@ emulate     ; long            ;                ; shapes=1000     ; $done
 cpuid       ; check test long ;                ;                 ; $done
 exceptions  ; check test long ;                ;                 ; $done
 share       ; check test long ;                ;                 ; $done
+apicbase    ; check test long ;                ;                 ; $done
+apicbase    ; test long       ; -smp 2         ;                 ; $done
 hostile     ; check test      ;                ;                 ; $done
 hostile     ; long            ;                ; rounds=1000000  ; $done
 triplefault ; check test long ;                ;                 ; $triple

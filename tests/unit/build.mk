@@ -54,9 +54,11 @@ SIMULATED_OBJ := $(SIMULATED_CORE:%=$(B)/unit/simulated/%.o)
 $(B)/unit/simulated/%.c.o: %.c tests/unit/simulated_cpu.h tests/unit/core_cpu.h
 	@mkdir -p $(@D)
 	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/simulated_cpu.h -MMD -MP -c $< -o $@
-$(B)/unit/test_state: $(SIMULATED_OBJ) arch/x86/hvm/hvm.c
-$(B)/unit/test_state: private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h -Wno-builtin-declaration-mismatch
+SIMULATED_TESTS := $(B)/unit/test_state $(B)/unit/test_vlapic_page
+$(SIMULATED_TESTS): $(SIMULATED_OBJ) arch/x86/hvm/hvm.c
+$(SIMULATED_TESTS): private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h -Wno-builtin-declaration-mismatch -Wno-unused-function
 LIBS_test_state := $(SIMULATED_OBJ) $(B)/unit/libpure.a -no-pie
+LIBS_test_vlapic_page := $(LIBS_test_state)
 
 .PHONY: unit
 unit: $(UNIT_TESTS)

@@ -252,6 +252,7 @@ void *map_physical(uint64_t physical, uint64_t size, enum map_type type)
 
 struct vendor_state {
     struct metronome_state_registers r;
+    uint64_t root; /* of the nested tables */
 };
 
 static void note(uint64_t value)
@@ -655,12 +656,25 @@ static enum exit_action act(struct vcpu *v, const struct operation *o)
     return EXIT_RESUME;
 }
 
+/* The entry of nested tables that the CPU finds for an address; NULL: none. */
+static uint64_t *mapped(uint64_t root, uint64_t gpa)
+{
+    uint64_t *e = (uint64_t *)root + (gpa >> 39 & 511);
+
+    for (unsigned shift = 30; (*e & P2M_PRESENT) && shift >= 12 && !(*e & P2M_LARGE); shift -= 9)
+        e = (uint64_t *)(*e & P2M_ADDRESS) + (gpa >> shift & 511);
+    return (*e & P2M_PRESENT) ? e : NULL;
+}
+
 static void enter(struct vcpu *v)
 {
     bool shadow = v->vendor->r.interrupt_shadow;
     int want;
     struct injection i = inject_next(v, (struct injectability){(v->emu.regs.rflags & RFLAGS_IF) && !shadow, shadow}, &want);
 
+    if (v->p2m_generation != v->domain->p2m.generation)
+        v->vendor->root = vcpu_new_root(v);
+    EXPECT(!vlapic_mmio_enabled(&v->vlapic) || !mapped(v->vendor->root, vlapic_base(&v->vlapic)), "a vCPU's APIC is over RAM");
     v->vendor->r.rip = v->emu.regs.rip;
     v->vendor->r.rflags = v->emu.regs.rflags;
     expect_enterable(&v->vendor->r);

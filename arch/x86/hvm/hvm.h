@@ -180,7 +180,8 @@ struct vcpu {
     uint64_t pat, xcr0, mtrr_def, mtrr_fixed[11], mtrr_variable[16], misc_enable, syscfg, hwcr, mcg_status, tsc_aux;
     uint64_t mc[4 * 4];
     uint64_t dr[4];               /* DR0-DR3; DR6 and DR7 are in the VMCB */
-    uint64_t p2m_generation;      /* of the p2m at the last entry */
+    uint64_t p2m_generation;      /* of the p2m at the last entry; 0: its root must be looked for again */
+    uint64_t *view;               /* of the p2m without its APIC's page; NULL where that has never been over RAM */
     void *fpu;                    /* XSAVE area, one or more pages */
     struct {
         uint64_t exits[METRONOME_EXIT_COUNT], injected[METRONOME_INJECT_COUNT], held_ticks;
@@ -395,6 +396,7 @@ void vcpu_reset(struct vcpu *v);                      /* platform reset */
 void vcpu_run(struct vcpu *v);                        /* from the pCPU's loop */
 bool vcpu_prepare(struct vcpu *v);                    /* before each entry; false: leave instead */
 void vcpu_unload(void);                               /* saves FPU and DRs of the vCPU that is in the registers */
+uint64_t vcpu_new_root(struct vcpu *v);               /* of its nested tables, asked for at an entry whose generation is new */
 void vcpu_arm_timer(struct vcpu *v);
 uint32_t vcpu_fpu_bytes(void);                        /* of a vCPU's XSAVE or FXSAVE area */
 

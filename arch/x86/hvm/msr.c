@@ -157,6 +157,8 @@ bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
     if (is_vlapic(msr)) {
         if (!vlapic_msr_write(&v->vlapic, vtime_tsc(&v->domain->time), msr, value))
             return false;
+        if (msr == MSR_APIC_BASE)
+            v->p2m_generation = 0; /* its page may lie over RAM now, or no longer */
         fabric_take_apic_output(v);
         return true;
     }

@@ -63,6 +63,26 @@ bool vcpu_prepare(struct vcpu *v)
     return v->state == VCPU_IN_GUEST && !v->domain->action;
 }
 
+#define VIEW_ORDER 2u
+_Static_assert(P2M_VIEW_TABLES == 1u << VIEW_ORDER, "the view's tables are one block");
+
+/* The domain's, or, while its APIC's page lies over RAM, a view of its own: accesses there exit, and the others see the RAM. */
+uint64_t vcpu_new_root(struct vcpu *v)
+{
+    struct p2m *p = &v->domain->p2m;
+    uint64_t page = vlapic_base(&v->vlapic);
+
+    v->p2m_generation = __atomic_load_n(&p->generation, __ATOMIC_ACQUIRE);
+    if (!vlapic_mmio_enabled(&v->vlapic) || !domain_ram(v->domain, page, false))
+        return p->root;
+    if (!v->view)
+        v->view = alloc_pages(VIEW_ORDER);
+    if (v->view)
+        return p2m_hide(p, page, v->view);
+    exit_crash(v, "too little memory for an APIC over RAM");
+    return p->root;
+}
+
 /* XSAVE's layout where the CPU has it, else FXSAVE's 512 bytes. */
 static void fpu_save(struct vcpu *v)
 {
@@ -192,6 +212,7 @@ void vcpu_reset(struct vcpu *v)
     v->xcr0 = 1;
     memset(v->dr, 0, sizeof(v->dr));
     v->fpu_fresh = true;
+    v->p2m_generation = 0;
     memset(v->emu.regs.gpr, 0, sizeof(v->emu.regs.gpr));
     vendor->vcpu_reset(v, false, 0);
     fabric_publish_apic(v);
@@ -250,5 +271,7 @@ void vcpu_destroy(struct vcpu *v)
         vendor->vcpu_destroy(v);
     if (v->fpu)
         free_pages(v->fpu, fpu_order());
+    if (v->view)
+        free_pages(v->view, VIEW_ORDER);
     free_pages(v, vcpu_order());
 }

@@ -23,7 +23,7 @@ struct p2m {
     uint64_t pages;      /* frames the tables take, retired ones too */
     uint64_t limit;      /* and how many they may: a device model maps what it likes */
     uint64_t *retired;   /* tables out of use that a CPU may still walk; linked by their first entry */
-    uint64_t generation; /* goes up when a translation is taken away: cached ones must be flushed */
+    uint64_t generation; /* goes up with every change: cached translations must be flushed, views made anew */
 };
 
 /* False: out of memory. `ram_pages` is what the domain's RAM has; aliases may take a fixed amount on top. */
@@ -40,6 +40,15 @@ void p2m_reclaim(struct p2m *p);
 
 /* The entry that translates gpa (its address part is of that very 4 KiB page), or 0. */
 uint64_t p2m_lookup(const struct p2m *p, uint64_t gpa);
+
+/*
+ * A view: all that is mapped but the 4 KiB page at gpa, for one CPU that has something else there. `tables`, P2M_VIEW_TABLES
+ * pages, become those on the way to it; below them it is the p2m's own. Returns the root. Like p2m_lookup() it may run beside
+ * a change, whose generation then asks for a new one. The writable pages that the view's own tables map (those of the 2 MiB
+ * around, and large ones of the 1 GiB) count as written whenever it is made.
+ */
+#define P2M_VIEW_TABLES 4u
+uint64_t p2m_hide(const struct p2m *p, uint64_t gpa, uint64_t *tables);
 
 /* True if the 4 KiB page at gpa was written since the last call; splits large pages. */
 bool p2m_test_and_clear_dirty(struct p2m *p, uint64_t gpa);

@@ -3,6 +3,7 @@
 
 #define ENTRIES 512u
 #define LEAF (P2M_PRESENT | P2M_USER | P2M_ACCESSED)
+#define TABLE (P2M_PRESENT | P2M_WRITABLE | P2M_USER)
 
 static unsigned index_at(uint64_t gpa, unsigned level)
 {
@@ -72,6 +73,12 @@ void p2m_destroy(struct p2m *p)
     p->table = NULL;
 }
 
+static void fill_with_parts(uint64_t *table, uint64_t leaf)
+{
+    for (unsigned i = 0; i < ENTRIES; i++)
+        table[i] = leaf + i * PAGE_SIZE;
+}
+
 /* Turns a 2 MiB entry into a table of 512 equal 4 KiB ones, dirty bits included. */
 static bool split(struct p2m *p, uint64_t *entry)
 {
@@ -80,10 +87,9 @@ static bool split(struct p2m *p, uint64_t *entry)
 
     if (!table)
         return false;
-    for (unsigned i = 0; i < ENTRIES; i++)
-        table[i] = leaf + i * PAGE_SIZE;
+    fill_with_parts(table, leaf);
     p->generation++;
-    late = __atomic_exchange_n(entry, virt_to_phys(table) | P2M_PRESENT | P2M_WRITABLE | P2M_USER, __ATOMIC_SEQ_CST);
+    late = __atomic_exchange_n(entry, virt_to_phys(table) | TABLE, __ATOMIC_SEQ_CST);
     for (unsigned i = 0; (late & ~leaf & P2M_DIRTY) && i < ENTRIES; i++) /* written meanwhile */
         __atomic_fetch_or(&table[i], P2M_DIRTY, __ATOMIC_RELAXED);
     return true;
@@ -102,7 +108,7 @@ static uint64_t *entry_at(struct p2m *p, uint64_t gpa, unsigned level)
 
             if (!next)
                 return NULL;
-            *e = virt_to_phys(next) | P2M_PRESENT | P2M_WRITABLE | P2M_USER;
+            *e = virt_to_phys(next) | TABLE;
         } else if ((*e & P2M_LARGE) && !split(p, e)) {
             return NULL;
         }
@@ -116,10 +122,8 @@ static void replace(struct p2m *p, uint64_t *entry, uint64_t value, unsigned lev
     uint64_t old = *entry;
 
     *entry = value;
-    if (!(old & P2M_PRESENT))
-        return;
     p->generation++;
-    if (level && !(old & P2M_LARGE))
+    if (level && (old & P2M_PRESENT) && !(old & P2M_LARGE))
         retire(p, table_of(old));
 }
 
@@ -181,4 +185,38 @@ bool p2m_test_and_clear_dirty(struct p2m *p, uint64_t gpa)
     if (!e)
         return true; /* cannot tell: say written */
     return __atomic_fetch_and(e, ~P2M_DIRTY, __ATOMIC_RELAXED) & P2M_DIRTY;
+}
+
+/* An entry for a second table. A leaf's pages count as written: what the copy's D bit will say is not looked at. */
+static uint64_t copy_entry(uint64_t *entry, unsigned level)
+{
+    uint64_t e = __atomic_load_n(entry, __ATOMIC_RELAXED);
+
+    while ((e & P2M_PRESENT) && (level == 0 || (e & P2M_LARGE)) && (e & P2M_WRITABLE) && !(e & P2M_DIRTY))
+        if (__atomic_compare_exchange_n(entry, &e, e | P2M_DIRTY, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            break;
+    return e;
+}
+
+uint64_t p2m_hide(const struct p2m *p, uint64_t gpa, uint64_t *tables)
+{
+    uint64_t root = virt_to_phys(tables), *from = p->table, way;
+
+    for (unsigned level = 3;; level--, from = table_of(way)) {
+        uint64_t *to = tables, *e = &to[index_at(gpa, level)];
+
+        for (unsigned i = 0; i < ENTRIES; i++)
+            to[i] = copy_entry(&from[i], level);
+        way = *e;
+        *e = 0;
+        if (level == 0 || !(way & P2M_PRESENT))
+            return root;
+        tables += ENTRIES;
+        *e = virt_to_phys(tables) | TABLE;
+        if (way & P2M_LARGE) {
+            fill_with_parts(tables, way & ~P2M_LARGE);
+            tables[index_at(gpa, 0)] = 0;
+            return root;
+        }
+    }
 }

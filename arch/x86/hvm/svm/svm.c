@@ -108,7 +108,6 @@ static void fill_controls(struct vcpu *v)
     c->asid = 1;
     c->v_enable = V_INTR_MASKING;
     c->np_enable = 1;
-    c->n_cr3 = v->domain->p2m.root;
 }
 
 static bool svm_vcpu_init(struct vcpu *v)
@@ -340,16 +339,18 @@ static void before_entry(struct vcpu *v)
 {
     struct vendor_state *s = v->vendor;
     struct vmcb *c = s->vmcb;
-    uint64_t generation = __atomic_load_n(&v->domain->p2m.generation, __ATOMIC_ACQUIRE);
 
     put_regs(v);
     inject(v);
     c->v_tpr = (uint8_t)vlapic_get_cr8(&v->vlapic);
     c->tsc_offset = v->domain->time.tsc_offset + vlapic_guest_tsc_offset(&v->vlapic);
     c->tlb_control = 0;
-    if (s->flush || v->p2m_generation != generation) {
+    if (v->p2m_generation != __atomic_load_n(&v->domain->p2m.generation, __ATOMIC_ACQUIRE)) {
+        c->n_cr3 = vcpu_new_root(v);
+        s->flush = true;
+    }
+    if (s->flush) {
         s->flush = false;
-        v->p2m_generation = generation;
         c->tlb_control = TLB_FLUSH_ALL;
     }
 }

@@ -35,6 +35,10 @@
  * - LVT timer mode 3 (reserved) stops the timer. [reserved_timer_mode_stops]
  * - A new divider carries the running count over, fraction included. [divider_change_rescales]
  * - A logical broadcast (all ones) matches even an APIC whose LDR is 0. [logical_broadcast_matches_all]
+ * - The page answers data accesses of its own CPU. An instruction fetched there, or an event whose stack or tables lie there,
+ *   ends the domain; page tables there read as absent. Other CPUs, to whom it is RAM, use it for all of these.
+ *   [instruction_fetch_from_apic_page_ends_the_domain] [event_through_apic_page_ends_the_domain]
+ *   [page_tables_in_apic_page_read_as_absent]
  * - The error interrupt fires once per write to the ESR, which re-arms it (SDM 11.5.3). [error_interrupt_is_armed_once]
  *
  * Documentation: Intel SDM volume 3A chapter 11, APIC (chapter 10 in older editions): 11.4 local APIC, 11.5 LVT, ESR and

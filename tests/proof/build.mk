@@ -65,8 +65,12 @@ $(B)/proof/obj/%.o: %.c
 proof_objects = $(patsubst %.c,$(B)/proof/obj/%.o,$(1))
 $(foreach m,$(PROOF_MODELS),$(eval $(B)/proof/inductive_$m: $(call proof_objects,tests/proof/inductive.c $(call model_src,$m))))
 $(foreach m,$(EXHAUSTIVE),$(eval $(B)/proof/all_$m: $(call proof_objects,tests/proof/all_$m.c $(call model_src,$m))))
-$(B)/proof/inductive_% $(B)/proof/all_%:
-	$(HOSTCC) $(PROOF_CFLAGS) $^ -o $@
+# Two rules: one pattern rule of two targets would be one command for both.
+link_proof = $(HOSTCC) $(PROOF_CFLAGS) $^ -o $@
+$(B)/proof/inductive_%:
+	$(link_proof)
+$(B)/proof/all_%:
+	$(link_proof)
 
 prove_by = @if result=$$($< $(2) 2>&1); then echo "ok $(1): $$result"; else \
 	echo "not ok $(1): $$(echo "$$result" | grep -aoE 'PROPERTY: .*|runtime error: .*' | head -1); again with $< $(2)"; exit 1; fi

@@ -154,6 +154,7 @@ static void take_stats(struct guest *g)
 
     hypervisor_slot_status((unsigned)g->slot, &s);
     g->end.stats = s.stats;
+    hypervisor_latency_ns((unsigned)g->slot, g->end.latency_ns);
 }
 
 static void on_destroyed(void *owner, int status)

@@ -32,6 +32,9 @@ const struct ivshmem *hypervisor_slot(unsigned slot);
 /* A copy: the hypervisor writes while we read. */
 void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy);
 
+/* How long a slot's interrupts took until they were injected, by enum metronome_latency_source, in ns. */
+void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to);
+
 /* `done` gets 0 or a negative METRONOME_E*; it is not called when the hypervisor fails. */
 void hypervisor_command(uint32_t op, unsigned slot, const uint64_t arguments[2], void (*done)(void *owner, int status),
                         void *owner);

@@ -18,9 +18,10 @@
 
 #include <stdint.h>
 
+#include "public/latency.h"
 #include "public/stats.h"
 
-#define PROTOCOL_VERSION  2
+#define PROTOCOL_VERSION  3
 #define REQUEST_MAX_BYTES 100000
 
 /* Descriptors that come with a request, in this order. */
@@ -50,6 +51,7 @@ struct event {
     uint32_t status; /* ENDED, REFUSED: enum exit_status */
     char text[512];
     struct metronome_stats stats; /* ENDED */
+    struct metronome_latency_summary latency_ns[METRONOME_LATENCY_SOURCE_COUNT]; /* of metronome_latency_headline() */
 };
 
 enum order_type { ORDER_STOP, ORDER_POWER_BUTTON, ORDER_RESET };

@@ -5,6 +5,7 @@
 #define METRONOME_PUBLIC_CONTROL_H
 
 #include "abi.h"
+#include "latency.h"
 #include "stats.h"
 
 #define METRONOME_CONTROL_MAGIC 0x314c544352544dull /* "MTRCTL1" */
@@ -13,7 +14,8 @@
 #define METRONOME_CONTROL_COMMANDS 0x1000u    /* struct metronome_command_ring, daemon to hypervisor */
 #define METRONOME_CONTROL_COMPLETIONS 0x4000u /* struct metronome_completion_ring, the answers */
 #define METRONOME_CONTROL_SLOTS 0x8000u       /* struct metronome_slot_status[METRONOME_MAX_SLOTS] */
-#define METRONOME_CONTROL_BYTES 0x100000u     /* size of the control device's memory */
+#define METRONOME_CONTROL_LATENCY 0x100000u   /* struct metronome_latency[METRONOME_MAX_SLOTS]: of each one's last domain */
+#define METRONOME_CONTROL_BYTES 0x2000000u    /* size of the control device's memory */
 
 /* The daemon fills magic to slot_bytes before the hypervisor starts; the hypervisor fills the rest, `ready` last. */
 struct metronome_control_header {

@@ -30,7 +30,7 @@ $(B)/fuzz/fuzz_loader: $(call fuzz_objects,tests/fuzz/fuzz_loader.c $(wildcard a
 SIMULATED_CORE := $(patsubst %,arch/x86/hvm/%.c,control cpuid domain exit fabric inject io ioreq message msr post sched slot state vcpu vtime) \
 	arch/x86/mm/p2m.c
 FUZZ_CORE := $(patsubst %,$(B)/fuzz/core/%.o,$(SIMULATED_CORE) tests/fuzz/fuzz_fabric.c)
-FUZZ_PURE := common/deadline.c $(FIRMWARE_SRC) $(wildcard $(foreach d,$(FUZZ_MODELS) emulate loader ticks,arch/x86/hvm/$(d)/*.c))
+FUZZ_PURE := common/deadline.c $(FIRMWARE_SRC) $(wildcard $(foreach d,$(FUZZ_MODELS) emulate loader ticks latency,arch/x86/hvm/$(d)/*.c))
 $(B)/fuzz/core/%.c.o: %.c tests/unit/simulated_cpu.h
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(FUZZ_CFLAGS) -include tests/unit/simulated_cpu.h -Wno-incompatible-library-redeclaration \

@@ -108,7 +108,7 @@ static void repair(void *state)
     s->lines &= pins, s->active_low_pins &= pins, s->remote_irr &= pins, s->pending_mask &= pins, s->held_mask &= pins;
     s->id &= 0xf;
     s->zero[0] = s->zero[1] = 0;
-    s->out.zero = 0;
+    s->out.pin %= s->pins;
     repair_message(&s->out.message);
     memset(s->vector_pins, 0, sizeof(s->vector_pins));
     for (unsigned pin = 0; pin < VIOAPIC_MAX_PINS; pin++) {

@@ -1,7 +1,7 @@
 # Unit tests: the device models, the emulator and other pure code as plain Linux processes under ASan and UBSan.
 # Every tests/unit/test_NAME.c is one cmocka program, linked with all pure sources.
 
-PURE_SRC := common/deadline.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart ticks,arch/x86/hvm/$(d)/*.c))
+PURE_SRC := common/deadline.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart ticks latency,arch/x86/hvm/$(d)/*.c))
 UNIT_CFLAGS := -std=gnu99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
 	-Wall -Wextra -Werror -Wno-unused-parameter -iquote include -Iarch/x86/include -Iarch/x86/hvm $(FIRMWARE_CFLAGS)
 UNIT_OBJ := $(patsubst %,$(B)/unit/obj/%.o,$(PURE_SRC) $(FIRMWARE_SRC))

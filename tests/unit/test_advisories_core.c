@@ -303,7 +303,7 @@ static void check_destination(struct domain *d, uint32_t dest, bool x2apic)
     struct bus_message m = {.kind = BUS_INTERRUPT, .vector = 0x40, .dest = dest, .flags = BUS_ASSERT};
 
     m.flags |= (rnd(2) ? BUS_LOGICAL : 0) | (x2apic ? BUS_X2APIC : 0);
-    fabric_message(d, m, METRONOME_INJECT_IPI);
+    fabric_message(d, m, (struct cause){.way = METRONOME_INJECT_IPI});
     assert_true(take_receivers(d) == expected_receivers(d, &m));
     m.delivery = (uint8_t)rnd(8);
     m.shorthand = (uint8_t)rnd(4);
@@ -369,7 +369,7 @@ static void test_kvm_apic_map_races(void **state)
     for (end = deadline_ms(RACE_MS); rdtsc() < end; sent++) {
         uint64_t receivers;
 
-        fabric_message(d, m, METRONOME_INJECT_IPI);
+        fabric_message(d, m, (struct cause){.way = METRONOME_INJECT_IPI});
         receivers = take_receivers(d);
         assert_int_equal(receivers & ~2ull, 0);
         arrived += receivers == 2;

@@ -560,6 +560,7 @@ static void n_tick(struct naive *v)
         }
         if (v->cfg[n] & FSB) {
             v->pending[n] = true;
+            v->last_rise[n] = v->now;
         } else if (!(v->cfg[n] & LEVEL)) {
             v->rises[n]++;
             v->last_rise[n] = v->now;

@@ -56,6 +56,8 @@ static struct slot slot;
 static bool deaf, through_pic, wild; /* wild: it may well have made an interrupt that never ends */
 static uint64_t taken[KINDS];
 static bool in_service[KINDS];
+static struct metronome_latency latency;
+static uint64_t injected[KINDS];
 static uint64_t seed;
 
 static uint64_t rnd(uint64_t below)
@@ -187,6 +189,9 @@ static void new_machine(uint32_t choice)
     memset(&hvm_cpu, 0, sizeof(hvm_cpu));
     memset(taken, 0, sizeof(taken));
     memset(in_service, 0, sizeof(in_service));
+    memset(&latency, 0, sizeof(latency));
+    memset(injected, 0, sizeof(injected));
+    vcpu.latency.ledger = &latency;
     cpu.hvm = hvm_pcpus[0] = &hvm_cpu;
     pcpus[0] = test_cpu = &cpu;
     deadline_init(&hvm_cpu.slice, NULL);
@@ -215,7 +220,7 @@ static void end_of_interrupt(unsigned kind)
 {
     in_service[kind] = false;
     if (!through_pic || (kind != PIT && kind != RTC)) {
-        lapic(0xb0, 0);
+        store(0xfee000b0, 4, 0);
         return;
     }
     if (kind == RTC)
@@ -257,6 +262,8 @@ static void enter(bool patient)
         struct injection i = inject_next(&vcpu, can, &want);
         unsigned kind = kind_of(i.vector);
 
+        if (vcpu.latency.entering)
+            latency_entered(&vcpu.latency, now);
         if (!i.valid || i.vector == SPURIOUS || i.vector == PIC_BASE + 7)
             return;
         if (kind >= KINDS) {
@@ -264,6 +271,7 @@ static void enter(bool patient)
             continue;
         }
         in_service[kind] = true;
+        injected[kind]++;
         serve(kind);
         if (patient && !rnd(4))
             return;
@@ -383,6 +391,120 @@ static void test_random_programs(void **state)
         new_machine(program < 24 ? all(policy) : policy | (1 + rnd(4)) << 4 | (1 + rnd(4)) << 8 | (1 + rnd(4)) << 12);
         random_program();
     }
+}
+
+/* ---- The latency ledger ---- */
+
+static uint64_t counted(unsigned source, unsigned stage)
+{
+    return metronome_latency_summary(&latency.of[source][stage]).n;
+}
+
+/* Each injection is counted once, with the moment at which it was due; its EOI too, but the PIC's. */
+static void check_latency_counts(void)
+{
+    const uint64_t by_source[METRONOME_LATENCY_SOURCE_COUNT] = {
+        [METRONOME_LATENCY_OF_PIT] = injected[PIT], [METRONOME_LATENCY_OF_RTC] = injected[RTC],
+        [METRONOME_LATENCY_OF_HPET] = injected[EDGE] + injected[LEVEL] + injected[FSB],
+        [METRONOME_LATENCY_OF_LAPIC] = injected[LAPIC],
+    };
+
+    for (unsigned source = 0; source < METRONOME_LATENCY_SOURCE_COUNT; source++) {
+        bool by_pic = through_pic && (source == METRONOME_LATENCY_OF_PIT || source == METRONOME_LATENCY_OF_RTC);
+
+        assert_int_equal(counted(source, METRONOME_LATENCY_POSTED), by_source[source]);
+        assert_int_equal(counted(source, METRONOME_LATENCY_EOI), by_pic ? 0 : by_source[source]);
+        assert_int_equal(counted(source, METRONOME_LATENCY_DUE), by_source[source]);
+    }
+}
+
+static void test_latency_of_each_injection(void **state)
+{
+    (void)state;
+    for (unsigned program = 0; program < 16; program++) {
+        seed = 3000 + program;
+        through_pic = program / 4 & 1;
+        new_machine(all(1 + program % 4));
+        random_program();
+        check_latency_counts();
+        for (unsigned kind = 0; kind < KINDS; kind++)
+            assert_true(injected[kind] > 2900);
+    }
+}
+
+static void expect_latency(unsigned source, uint64_t ticks, uint64_t n)
+{
+    assert_int_equal(latency.of[source][METRONOME_LATENCY_DUE].count[metronome_latency_bucket(ticks)], n);
+}
+
+static uint64_t tsc_of(uint64_t master)
+{
+    return muldiv_up_u64(master, MASTER_HZ_DEN * tsc_hz, MASTER_HZ_NUM);
+}
+
+/* What is looked at on time is entered when it is due; of a guest that is deaf the first tick waits for its end. */
+static void test_latency_is_exact(void **state)
+{
+    static const unsigned sources[] = {METRONOME_LATENCY_OF_PIT, METRONOME_LATENCY_OF_RTC, METRONOME_LATENCY_OF_LAPIC};
+
+    (void)state;
+    for (unsigned by_pic = 0; by_pic < 2; by_pic++) {
+        uint64_t due[3];
+
+        through_pic = by_pic;
+        new_machine(all(METRONOME_TICKS_DROP));
+        run(100 * MS + 100 * US, check_sums);
+        check_latency_counts();
+        for (unsigned source = 0; source <= METRONOME_LATENCY_OF_LAPIC; source++)
+            expect_latency(source, 0, counted(source, METRONOME_LATENCY_DUE));
+        due[0] = tsc_of(vpit_deadline(&d.chipset.vpit));
+        due[1] = tsc_of(rtc_deadline(&d.chipset.rtc));
+        due[2] = vlapic_deadline(&vcpu.vlapic);
+        deaf = true;
+        run(d.time.stopped_at + 20 * MS, check_sums);
+        deaf = false;
+        enter(false);
+        check_latency_counts();
+        for (unsigned i = 0; i < 3; i++)
+            expect_latency(sources[i], d.time.stopped_at - due[i], 1);
+    }
+}
+
+/* Nobody looks for 20 ms: late by as much, and posted only then. */
+static void test_latency_of_a_late_look(void **state)
+{
+    uint64_t due;
+
+    (void)state;
+    through_pic = false;
+    new_machine(all(METRONOME_TICKS_DROP));
+    run(100 * MS + 100 * US, check_sums);
+    due = tsc_of(vpit_deadline(&d.chipset.vpit));
+    d.time.stopped_at += 20 * MS;
+    look();
+    enter(false);
+    expect_latency(METRONOME_LATENCY_OF_PIT, d.time.stopped_at - due, 1);
+    for (unsigned source = 0; source < METRONOME_LATENCY_SOURCE_COUNT; source++)
+        assert_int_equal(latency.of[source][METRONOME_LATENCY_POSTED].count[0], counted(source, METRONOME_LATENCY_POSTED));
+}
+
+/* A reset takes requests away: what is injected later has not waited since before it. */
+static void test_latency_forgets_requests_that_are_gone(void **state)
+{
+    (void)state;
+    through_pic = false;
+    new_machine(all(METRONOME_TICKS_DROP));
+    run(10 * MS + 100 * US, check_sums);
+    deaf = true;
+    run(20 * MS, check_sums);
+    vlapic_init(&vcpu.vlapic, vtime_tsc(&d.time));
+    fabric_publish_apic(&vcpu);
+    d.time.stopped_at += 500 * MS;
+    deaf = false;
+    start_timers();
+    run(d.time.stopped_at + 10 * MS, check_sums);
+    for (unsigned source = 0; source < METRONOME_LATENCY_SOURCE_COUNT; source++)
+        assert_true(metronome_latency_summary(&latency.of[source][METRONOME_LATENCY_POSTED]).max < 100 * MS);
 }
 
 /* A guest deaf for 20 ms, then not: what each policy gives it for the ticks of that time. */
@@ -513,6 +635,10 @@ int main(void)
         cmocka_unit_test(test_deaf_stretch),
         cmocka_unit_test(test_random_programs),
         cmocka_unit_test(test_random_registers),
+        cmocka_unit_test(test_latency_of_each_injection),
+        cmocka_unit_test(test_latency_is_exact),
+        cmocka_unit_test(test_latency_of_a_late_look),
+        cmocka_unit_test(test_latency_forgets_requests_that_are_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

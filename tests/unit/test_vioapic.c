@@ -564,7 +564,7 @@ static void test_check_rejects(void **state)
     BAD(s.pins = 49);
     BAD(s.id = 16);
     BAD(s.zero[0] = 1);
-    BAD(s.out.zero = 1);
+    BAD(s.out.pin = 24);
     BAD(s.lines |= 1ull << 24);
     BAD(s.remote_irr = 0); /* asserted, not in service, not pending: a lost interrupt */
     BAD(s.remote_irr |= 2); /* an edge pin */

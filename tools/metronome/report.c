@@ -53,10 +53,27 @@ static void delays_table(const struct metronome_stats *s)
         fprintf(stderr, "  %-34s %14" PRIu64 "\n", "TSC ticks held for a timer", s->held_ticks);
 }
 
-void report_stats(const struct metronome_stats *s)
+#define X(name, key, text) text,
+static const char *const latency_names[] = {METRONOME_LATENCY_SOURCES(X)};
+#undef X
+
+static void latency_table(const struct metronome_latency_summary *ns)
 {
+    fprintf(stderr, "  %-34s %14s %11s %11s %11s %11s\n", "latency, ns", "n", "p50", "p99", "p99.9", "max");
+    for (unsigned i = 0; i < METRONOME_LATENCY_SOURCE_COUNT; i++)
+        if (ns[i].n)
+            fprintf(stderr, "    %-24s %-7s %14" PRIu64 " %11" PRIu64 " %11" PRIu64 " %11" PRIu64 " %11" PRIu64 "\n", latency_names[i],
+                    metronome_latency_headline(i) == METRONOME_LATENCY_DUE ? "due" : "posted", ns[i].n, ns[i].p50, ns[i].p99, ns[i].p999,
+                    ns[i].max);
+}
+
+void report_end(const struct event *end)
+{
+    const struct metronome_stats *s = &end->stats;
+
     table("exits", exit_names, METRONOME_EXIT_COUNT, s->exits);
     table("interrupts injected", inject_names, METRONOME_INJECT_COUNT, s->injected);
     ticks_table(s);
     delays_table(s);
+    latency_table(end->latency_ns);
 }

@@ -65,6 +65,6 @@ void restore_read(struct run *r, const char *path);
 int session_run(struct run *r);
 
 /* report.c */
-void report_stats(const struct metronome_stats *s);
+void report_end(const struct event *end);
 
 #endif

@@ -390,7 +390,7 @@ static int conclude(struct session *s)
     if (!s->run->quiet || status || *s->early)
         fputc('\n', stderr);
     if (table)
-        report_stats(&s->end.stats);
+        report_end(&s->end);
     return status;
 }
 

@@ -27,6 +27,14 @@ static struct metronome_slot_status *status_of(const struct slot *s)
     return (void *)(control + METRONOME_CONTROL_SLOTS + s->index * sizeof(struct metronome_slot_status));
 }
 
+struct metronome_latency *control_latency(struct slot *s)
+{
+    struct metronome_latency *l = (struct metronome_latency *)(void *)(control + METRONOME_CONTROL_LATENCY) + s->index;
+
+    memset(l, 0, sizeof(*l));
+    return l;
+}
+
 static void ring_daemon(void)
 {
     control_registers[3] = METRONOME_PEER_DOM0 << 16;

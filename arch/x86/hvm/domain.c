@@ -309,17 +309,36 @@ void domain_console_poll(struct domain *d)
     spin_unlock(&c->lock);
 }
 
-static unsigned domain_order(void)
+static unsigned order_of(size_t bytes)
 {
     unsigned order = 0;
 
-    while (sizeof(struct domain) > PAGE_SIZE << order)
+    while (bytes > PAGE_SIZE << order)
         order++;
     return order;
 }
 
+static unsigned domain_order(void)
+{
+    return order_of(sizeof(struct domain));
+}
+
+static unsigned latency_order(void)
+{
+    return order_of(sizeof(struct metronome_latency));
+}
+
+/* Where the daemon reads it, or the domain's own. */
+static bool take_latency(struct domain *d)
+{
+    d->latency = control_present() ? control_latency(d->slot) : alloc_pages(latency_order());
+    return d->latency != NULL;
+}
+
 void domain_destroy(struct domain *d)
 {
+    if (d->latency && !control_present())
+        free_pages(d->latency, latency_order());
     for (unsigned i = 0; i < d->vcpus; i++)
         if (d->vcpu[i])
             vcpu_destroy(d->vcpu[i]);
@@ -332,7 +351,7 @@ void domain_destroy(struct domain *d)
 
 static int build(struct domain *d)
 {
-    if (!p2m_init(&d->p2m, d->header.extra >> PAGE_SHIFT) || !map_memory(d))
+    if (!take_latency(d) || !p2m_init(&d->p2m, d->header.extra >> PAGE_SHIFT) || !map_memory(d))
         return -METRONOME_ENOMEM;
     io_build_ports(d);
     if (!d->has_dm && !(d->test_page = alloc_pages(0)))

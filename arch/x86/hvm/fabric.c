@@ -38,8 +38,11 @@ static void drive(struct domain *d, uint64_t now, unsigned gsi, unsigned source,
     uint32_t before = *sources;
 
     *sources = level ? before | 1u << source : before & ~(1u << source);
-    if (before != *sources)
-        set_pin(d, now, gsi, *sources != 0);
+    if (before == *sources)
+        return;
+    if (level)
+        d->chipset.risen[gsi] = (uint8_t)source;
+    set_pin(d, now, gsi, *sources != 0);
 }
 
 /* What an edge triggers on a pin, whatever level it leaves. */
@@ -60,7 +63,29 @@ static void follow(struct domain *d, uint64_t now, unsigned source, unsigned gsi
         return;
     }
     c->rises_seen[source] = line->rises;
+    if (source < TICK_SOURCES)
+        c->due[source] = line->last_rise;
     pulse(d, now, source, gsi, line->level);
+}
+
+/* ---- Where an interrupt comes from ---- */
+
+/* Its moment counts once: what a level triggers again was not due then. */
+static struct cause cause_of(struct domain *d, unsigned source, enum metronome_inject_source way)
+{
+    struct cause cause = {.way = way, .source = chipset_latency_source(source)};
+
+    if (source < TICK_SOURCES && d->chipset.due[source]) {
+        cause.due = vtime_tsc_of_master(&d->time, d->chipset.due[source]);
+        d->chipset.due[source] = 0;
+    }
+    return cause;
+}
+
+/* By the line that rose last where one is on the pin that sends. */
+static struct cause cause_of_pin(struct domain *d, unsigned pin)
+{
+    return cause_of(d, d->chipset.risen[pin == 2 ? 0 : pin], METRONOME_INJECT_IOAPIC);
 }
 
 /* ---- Ticks ---- */
@@ -128,16 +153,26 @@ static void settle(struct domain *d, unsigned source, unsigned gsi, bool more_du
     }
 }
 
-/* Books what has come due at a source. Is one to be signalled? */
+static const struct line *line_of(const struct chipset *c, unsigned source)
+{
+    return source == SOURCE_PIT ? &c->vpit.out.line[0] : source == SOURCE_RTC ? &c->rtc.out.line[0]
+                                                                             : &c->hpet.out.line[source - SOURCE_HPET];
+}
+
+/* Books what has come due at a source. Is one to be signalled? The first of what is new was due at its time; one that is owed
+ * is due when it may follow. */
 static bool book(struct domain *d, uint64_t now, unsigned source, uint64_t due, uint64_t period)
 {
     struct chipset *c = &d->chipset;
     struct ledger *l = &c->ledger[source];
+    uint64_t n = due - c->ticks_seen[source], was_due = n && !l->n.owed ? line_of(c, source)->last_rise - (n - 1) * period : now;
     bool next;
 
-    ticks_due(l, due - c->ticks_seen[source], period);
+    ticks_due(l, n, period);
     c->ticks_seen[source] = due;
     next = ticks_next(l, now);
+    if (next)
+        c->due[source] = was_due;
     if (ticks_deadline(l) < c->ticks_deadline)
         c->ticks_deadline = ticks_deadline(l);
     return next;
@@ -352,7 +387,7 @@ static void take_messages(struct domain *d, uint64_t now, uint32_t comparators)
     unsigned n = 0;
 
     for (; c->vioapic.out.message.kind != BUS_NONE && n < MESSAGE_BOUND; n++) {
-        fabric_message(d, c->vioapic.out.message, METRONOME_INJECT_IOAPIC);
+        fabric_message(d, c->vioapic.out.message, cause_of_pin(d, c->vioapic.out.pin));
         c->vioapic.out.message.kind = BUS_NONE;
         vioapic_advance(&c->vioapic, now);
     }
@@ -361,7 +396,7 @@ static void take_messages(struct domain *d, uint64_t now, uint32_t comparators)
 
         if (comparators >> timer & 1) {
             sent(&c->ledger[SOURCE_HPET + timer], route_of_message(c->hpet.out.message)); /* before another CPU can take it */
-            fabric_message(d, c->hpet.out.message, METRONOME_INJECT_HPET_MSI);
+            fabric_message(d, c->hpet.out.message, cause_of(d, SOURCE_HPET + timer, METRONOME_INJECT_HPET_MSI));
             comparators &= ~(1u << timer);
         }
         c->hpet.out.message.kind = BUS_NONE;
@@ -406,6 +441,7 @@ void chipset_update(struct domain *d, uint64_t now)
     if (intr->rises != c->int_rises || intr->level != c->int_level) {
         c->int_rises = intr->rises;
         c->int_level = intr->level;
+        c->int_posted = vtime_tsc(&d->time);
         vcpu_post_work(d->vcpu[0], WORK_LINT0);
     }
     rearm(d);
@@ -461,8 +497,17 @@ void chipset_rearm(struct domain *d)
     spin_unlock(&c->lock);
 }
 
-int chipset_intack(struct domain *d)
+/* The line that the PICs have acknowledged. */
+static unsigned irq_of_vector(const struct vpic *p, int vector)
 {
+    unsigned slave = (unsigned)((vector ^ p->chip[0].icw2) >> 3 != 0);
+
+    return slave << 3 | ((unsigned)vector & 7);
+}
+
+int chipset_intack(struct vcpu *v)
+{
+    struct domain *d = v->domain;
     struct chipset *c = &d->chipset;
     int vector = -1;
 
@@ -470,7 +515,11 @@ int chipset_intack(struct domain *d)
     if (c->vpic.out.line[0].level) {
         uint64_t now = vtime_master(&d->time);
 
+        struct cause cause;
+
         vector = vpic_intack(&c->vpic, now);
+        cause = cause_of(d, c->risen[irq_of_vector(&c->vpic, vector)], METRONOME_INJECT_PIC);
+        latency_posted(&v->latency, (uint8_t)vector, cause.source, cause.due, c->int_posted);
         chipset_update(d, now);
     }
     spin_unlock(&c->lock);
@@ -556,6 +605,13 @@ static void reset_ticks(struct domain *d, bool power_on)
     }
 }
 
+/* Of the lines that are high, a source that asserts it. */
+static void note_risen(struct chipset *c)
+{
+    for (unsigned gsi = 0; gsi < VIOAPIC_MAX_PINS; gsi++)
+        c->risen[gsi] = c->gsi_sources[gsi] ? (uint8_t)__builtin_ctz(c->gsi_sources[gsi]) : SOURCE_DM_ISA;
+}
+
 /* What the device model drives it goes on driving: it says what changes, and its own reset is before ours. */
 static void reset_lines(struct chipset *c, bool power_on)
 {
@@ -565,6 +621,8 @@ static void reset_lines(struct chipset *c, bool power_on)
         memset(c->link_devices, 0, sizeof(c->link_devices));
     memset(c->rises_seen, 0, sizeof(c->rises_seen));
     memset(c->link_irq, 0, sizeof(c->link_irq));
+    memset(c->due, 0, sizeof(c->due));
+    note_risen(c);
     for (unsigned t = 0; t < HPET_TIMERS; t++)
         c->hpet_gsi[t] = NO_GSI;
     c->int_rises = 0;
@@ -606,6 +664,7 @@ void chipset_restored(struct domain *d, uint64_t rtc_seconds)
 
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
+    note_risen(c);
     chipset_set_pm_base(d);
     if (rtc_seconds) {
         rtc_forward(&c->rtc, now, rtc_seconds);

@@ -12,6 +12,7 @@
 #include "deadline.h"
 #include "emulate/emulate.h"
 #include "hpet/hpet.h"
+#include "latency/latency.h"
 #include "p2m.h"
 #include "pmtimer/pmtimer.h"
 #include "public/control.h"
@@ -52,6 +53,11 @@ struct vtime {
     bool stopped;
 };
 
+static inline uint64_t vtime_tsc(const struct vtime *t) /* domain TSC */
+{
+    return __atomic_load_n(&t->stopped, __ATOMIC_ACQUIRE) ? t->stopped_at : rdtsc() + t->tsc_offset;
+}
+
 /* ---- Interrupt lines (fabric.c). A source's number is its bit in gsi_sources; those that tick come first. ---- */
 #define PCI_LINKS 4u
 enum {
@@ -64,8 +70,15 @@ static inline enum metronome_tick_source chipset_tick_source(unsigned source)
 {
     return source == SOURCE_PIT ? METRONOME_TICKS_OF_PIT : source == SOURCE_RTC ? METRONOME_TICKS_OF_RTC : METRONOME_TICKS_OF_HPET;
 }
+
+static inline enum metronome_latency_source chipset_latency_source(unsigned source)
+{
+    return source == SOURCE_PIT ? METRONOME_LATENCY_OF_PIT : source == SOURCE_RTC ? METRONOME_LATENCY_OF_RTC
+           : source < TICK_SOURCES ? METRONOME_LATENCY_OF_HPET : METRONOME_LATENCY_OF_LINE;
+}
 #define SCI_GSI 9u
 #define MSR_TSC_AUX 0xc0000103u
+enum { APIC_EOI = 0xb0, APIC_ICR = 0x300, APIC_SELF_IPI = 0x3f0 }; /* in the local APIC's page; and 16 to an MSR */
 
 /* The domain's devices that all its vCPUs share, under one lock. */
 struct chipset {
@@ -94,6 +107,10 @@ struct chipset {
     bool pm_enabled;                        /* and 0x80 bit 0 */
     uint64_t deadline_ticks;                /* earliest deadline of all models, master ticks */
     struct deadline deadline;               /* on the home pCPU */
+    /* For the latency ledger; not saved. */
+    uint8_t risen[VIOAPIC_MAX_PINS];        /* the source that was the last to assert each line */
+    uint64_t due[TICK_SOURCES];             /* when the last interrupt of each was due, master ticks; 0: it is on its way */
+    uint64_t int_posted;                    /* when the PIC's INT rose, domain TSC */
 };
 
 /* ---- Posting (post.c). ---- */
@@ -153,6 +170,7 @@ struct vcpu {
     struct vendor_state *vendor;
     struct posted posted;
     struct vlapic vlapic;
+    struct latency latency;
     unsigned id, cpu;             /* index in the domain; the pCPU it runs on */
     unsigned local;               /* its bit in that pCPU's masks */
     volatile uint32_t state;      /* enum vcpu_state */
@@ -202,6 +220,7 @@ struct domain {
     struct chipset chipset;
     struct apic_map map;
     struct spinlock map_lock;
+    struct metronome_latency *latency;     /* in the control device's memory; standalone: its own */
     struct metronome_domain_header header; /* our validated copy */
     bool has_dm, ready;
     bool on_one_pcpu;                      /* all its vCPUs live on one */
@@ -316,6 +335,11 @@ static inline void hvm_before_entry(struct vcpu *v)
 {
     struct hvm_pcpu *p = this_hvm();
 
+    if (v->latency.entering) {
+        uint64_t now = rdtsc();
+
+        latency_entered(&v->latency, (now > p->hold_until ? now : p->hold_until) + v->domain->time.tsc_offset);
+    }
     if (p->hold_until)
         hvm_await(p, v);
 }
@@ -333,8 +357,8 @@ bool sched_room(unsigned vcpus);      /* is there place for so many more? */
 void vtime_start(struct vtime *t);
 void vtime_stop(struct vtime *t);
 void vtime_resume(struct vtime *t);
-uint64_t vtime_tsc(const struct vtime *t);                            /* domain TSC */
 uint64_t vtime_master(const struct vtime *t);                         /* master ticks */
+uint64_t vtime_tsc_of_master(const struct vtime *t, uint64_t ticks);  /* first domain TSC at which master >= ticks */
 uint64_t vtime_host_of_tsc(const struct vtime *t, uint64_t tsc);      /* host TSC at which the domain TSC is reached */
 uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks); /* first host TSC at which master >= ticks */
 
@@ -353,8 +377,14 @@ void chipset_set_pm_base(struct domain *d);
 bool chipset_check(const struct chipset *c);          /* are these states that the lines can be in? */
 void chipset_restored(struct domain *d, uint64_t rtc_seconds); /* its state has been put back: takes the lock */
 void chipset_acknowledged(struct domain *d, uint8_t vector); /* a vCPU has taken the vector */
-int chipset_intack(struct domain *d);                 /* takes the lock; the PIC's vector, or -1 if INT is low */
-void fabric_message(struct domain *d, struct bus_message m, enum metronome_inject_source source);
+int chipset_intack(struct vcpu *v);                   /* takes the lock; the PIC's vector, or -1 if INT is low */
+/* Where a message comes from: the way that is counted, and for the latency ledger the source and when it was due (domain TSC). */
+struct cause {
+    uint64_t due;
+    uint32_t way;    /* enum metronome_inject_source */
+    uint32_t source; /* enum metronome_latency_source */
+};
+void fabric_message(struct domain *d, struct bus_message m, struct cause cause);
 void fabric_publish_apic(struct vcpu *v);
 void fabric_take_apic_output(struct vcpu *v);         /* ICR sends and EOI broadcasts of the vCPU's APIC */
 
@@ -386,6 +416,21 @@ struct injection inject_next(struct vcpu *v, struct injectability can, int *want
 bool inject_pending(struct vcpu *v);                  /* would wake a halted vCPU */
 void vcpu_book_ticks(struct vcpu *v);                 /* what the local APIC's timer has signalled by itself */
 void vcpu_repay_ticks(struct vcpu *v);                /* signals one that is owed, if it is to follow now */
+/* What the counts need of a guest's write to a register of its local APIC: an EOI that is about to be taken, an IPI to itself
+ * that has been sent, which the APIC posts by itself. */
+static inline void inject_ended(struct vcpu *v, unsigned reg, uint64_t now)
+{
+    int vector = reg == APIC_EOI ? map_highest(&v->vlapic.isr) : -1;
+
+    if (vector >= 0)
+        latency_ended(&v->latency, (uint8_t)vector, now);
+}
+void inject_self_ipi(struct vcpu *v, unsigned reg, uint64_t value, uint64_t now);
+static inline void inject_sent(struct vcpu *v, unsigned reg, uint64_t value, uint64_t now)
+{
+    if (reg == APIC_ICR || reg == APIC_SELF_IPI)
+        inject_self_ipi(v, reg, value, now);
+}
 void inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t error);
 void inject_again(struct vcpu *v, uint8_t vector, uint8_t type, bool has_error, uint32_t error);
 
@@ -502,6 +547,7 @@ bool state_restore(struct domain *d, bool any_tsc, char *why, size_t size);
 
 /* ---- slot.c, control.c ---- */
 void control_init(void);                              /* finds the shared-memory devices */
+struct metronome_latency *control_latency(struct slot *s); /* the slot's, all zero */
 bool control_present(void);
 void control_service(void);
 void control_publish(struct domain *d, enum metronome_slot_state state);

@@ -55,6 +55,8 @@ static struct injection take_event(struct vcpu *v)
 {
     struct injection i = {true, v->event_has_error, v->event_vector, v->event_type, v->event_error};
 
+    if (i.type == EVENT_INTR)
+        latency_again(&v->latency, i.vector);
     v->event_pending = false;
     return i;
 }
@@ -74,7 +76,7 @@ void vcpu_book_ticks(struct vcpu *v)
 {
     const struct vlapic *a = &v->vlapic;
     struct ledger *l = &v->ticks;
-    uint64_t n = a->timer_due - v->ticks_seen;
+    uint64_t n = a->timer_due - v->ticks_seen, now;
 
     if (!n)
         return;
@@ -84,9 +86,12 @@ void vcpu_book_ticks(struct vcpu *v)
     ticks_due(l, n, vlapic_timer_period(a));
     if (l->n.pending)
         return;
-    ticks_signalled(l, vtime_tsc(&v->domain->time));
+    now = vtime_tsc(&v->domain->time);
+    ticks_signalled(l, now);
     l->route = (uint8_t)a->lvt[LVT_TIMER];
     v->posted.source[l->route] = METRONOME_INJECT_LAPIC_TIMER;
+    if (map_has(&a->irr, (uint8_t)l->route))
+        latency_posted(&v->latency, (uint8_t)l->route, METRONOME_LATENCY_OF_LAPIC, a->timer_due_at - (n - 1) * l->period, now);
 }
 
 void vcpu_repay_ticks(struct vcpu *v)
@@ -103,7 +108,18 @@ void vcpu_repay_ticks(struct vcpu *v)
         return;
     l->route = (uint8_t)a->lvt[LVT_TIMER];
     v->posted.source[l->route] = METRONOME_INJECT_LAPIC_TIMER;
-    vlapic_post(a, now, (uint8_t)l->route, false);
+    if (vlapic_post(a, now, (uint8_t)l->route, false))
+        latency_posted(&v->latency, (uint8_t)l->route, METRONOME_LATENCY_OF_LAPIC, now, now);
+}
+
+void inject_self_ipi(struct vcpu *v, unsigned reg, uint64_t value, uint64_t now)
+{
+    bool self = reg == APIC_SELF_IPI || ((value >> 18 & 3) == SHORTHAND_SELF && (value >> 8 & 7) == DELIVER_FIXED);
+
+    if (!self || !map_has(&v->vlapic.irr, (uint8_t)value))
+        return;
+    v->posted.source[(uint8_t)value] = METRONOME_INJECT_IPI;
+    latency_posted(&v->latency, (uint8_t)value, METRONOME_LATENCY_OF_IPI, 0, now);
 }
 
 static uint8_t acknowledge(struct vcpu *v)
@@ -113,6 +129,7 @@ static uint8_t acknowledge(struct vcpu *v)
     vcpu_book_ticks(v);
     vector = (uint8_t)vlapic_ack(&v->vlapic, 0);
     v->counts.injected[v->posted.source[vector]]++;
+    latency_acknowledged(&v->latency, vector);
     chipset_acknowledged(v->domain, vector);
     if (v->ticks.n.pending && v->ticks.route == vector) {
         ticks_taken(&v->ticks);
@@ -129,10 +146,11 @@ static struct injection take_interrupt(struct vcpu *v)
     struct injection i = {.type = EVENT_INTR};
 
     if (pic_requests(v)) {
-        int vector = chipset_intack(v->domain);
+        int vector = chipset_intack(v);
 
         v->extint_pending = false;
         if (vector >= 0) {
+            latency_acknowledged(&v->latency, (uint8_t)vector);
             i.valid = true;
             i.vector = (uint8_t)vector;
             v->counts.injected[METRONOME_INJECT_PIC]++;

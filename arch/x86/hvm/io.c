@@ -242,7 +242,10 @@ static void lapic_access(struct vcpu *v, unsigned offset, unsigned size, bool wr
         *value = vlapic_read(&v->vlapic, now, offset, size);
         return;
     }
+    if (size == 4)
+        inject_ended(v, offset, now);
     vlapic_write(&v->vlapic, now, offset, size, *value);
+    inject_sent(v, offset, *value, now);
     fabric_take_apic_output(v);
 }
 

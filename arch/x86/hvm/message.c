@@ -70,14 +70,15 @@ static uint64_t lowest_of(const struct domain *d, uint64_t mask)
     return best;
 }
 
-static void deliver(struct vcpu *v, const struct bus_message *m, enum metronome_inject_source source)
+static void deliver(struct vcpu *v, const struct bus_message *m, struct cause cause)
 {
     static const uint8_t work[8] = {
         [DELIVER_NMI] = WORK_NMI, [DELIVER_INIT] = WORK_INIT, [DELIVER_SIPI] = WORK_SIPI, [DELIVER_EXTINT] = WORK_EXTINT,
     }; /* SMI: dropped, there is no SMM */
 
     if (m->delivery == DELIVER_FIXED || m->delivery == DELIVER_LOWEST) {
-        vcpu_post(v, m->vector, m->flags & BUS_LEVEL, source);
+        latency_posted(&v->latency, m->vector, cause.source, cause.due, vtime_tsc(&v->domain->time));
+        vcpu_post(v, m->vector, m->flags & BUS_LEVEL, cause.way);
         return;
     }
     if (m->delivery == DELIVER_INIT && !(m->flags & BUS_ASSERT))
@@ -88,17 +89,17 @@ static void deliver(struct vcpu *v, const struct bus_message *m, enum metronome_
         vcpu_post_work(v, work[m->delivery & 7]);
 }
 
-static void deliver_all(struct domain *d, uint64_t mask, const struct bus_message *m, enum metronome_inject_source source)
+static void deliver_all(struct domain *d, uint64_t mask, const struct bus_message *m, struct cause cause)
 {
     if (m->delivery == DELIVER_LOWEST)
         mask = lowest_of(d, mask);
     for (; mask; mask &= mask - 1)
-        deliver(d->vcpu[__builtin_ctzll(mask)], m, source);
+        deliver(d->vcpu[__builtin_ctzll(mask)], m, cause);
 }
 
-void fabric_message(struct domain *d, struct bus_message m, enum metronome_inject_source source)
+void fabric_message(struct domain *d, struct bus_message m, struct cause cause)
 {
-    deliver_all(d, targets(d, &m), &m, source);
+    deliver_all(d, targets(d, &m), &m, cause);
 }
 
 static void end_of_interrupt(struct domain *d, uint8_t vector)
@@ -122,7 +123,7 @@ static void send_ipi(struct vcpu *v, const struct bus_message *m)
         [SHORTHAND_ALL] = all_vcpus(d), [SHORTHAND_OTHERS] = all_vcpus(d) & ~self,
     };
 
-    deliver_all(d, mask[m->shorthand & 3], m, METRONOME_INJECT_IPI);
+    deliver_all(d, mask[m->shorthand & 3], m, (struct cause){.way = METRONOME_INJECT_IPI, .source = METRONOME_LATENCY_OF_IPI});
 }
 
 /* Senders read the map without lock: what addresses a vCPU before and after a change does so all the time. */
@@ -167,6 +168,8 @@ void fabric_publish_apic(struct vcpu *v)
 
     if (v->lapic_generation == a->map_generation)
         return;
+    if (vlapic_highest_irr(a) < 0) /* it may have been reset */
+        latency_forget(&v->latency, v->posted.pir);
     spin_lock(&d->map_lock);
     v->lapic_generation = a->map_generation;
     publish_physical(&d->map, (uint8_t)v->id, a->apic_base & APIC_BASE_EN ? id : UINT32_MAX);

@@ -155,10 +155,16 @@ bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
     uint64_t unused;
 
     if (is_vlapic(msr)) {
-        if (!vlapic_msr_write(&v->vlapic, vtime_tsc(&v->domain->time), msr, value))
+        uint64_t now = vtime_tsc(&v->domain->time);
+        unsigned reg = (msr - MSR_X2APIC_FIRST) * 16; /* of the other MSRs none */
+
+        if (!value)
+            inject_ended(v, reg, now);
+        if (!vlapic_msr_write(&v->vlapic, now, msr, value))
             return false;
         if (msr == MSR_APIC_BASE)
             v->p2m_generation = 0; /* its page may lie over RAM now, or no longer */
+        inject_sent(v, reg, value, now);
         fabric_take_apic_output(v);
         return true;
     }

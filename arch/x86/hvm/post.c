@@ -136,7 +136,8 @@ void vcpu_drain(struct vcpu *v)
         for (; bits; bits &= bits - 1) {
             unsigned bit = (unsigned)__builtin_ctzll(bits);
 
-            vlapic_post(&v->vlapic, now, (uint8_t)(w * 64 + bit), p->tmr[w] >> bit & 1);
+            if (!vlapic_post(&v->vlapic, now, (uint8_t)(w * 64 + bit), p->tmr[w] >> bit & 1))
+                v->latency.stamp[w * 64 + bit].posted = 0;
         }
     }
 }

@@ -60,7 +60,8 @@ static int op_msi(struct domain *d, const uint64_t *a)
 {
     if ((a[0] >> 20 && a[0] >> 20 != 0xfee) || a[1] >> 32)
         return -METRONOME_EINVAL;
-    fabric_message(d, bus_message_from_msi(a[0], (uint32_t)a[1]), METRONOME_INJECT_MSI);
+    fabric_message(d, bus_message_from_msi(a[0], (uint32_t)a[1]),
+                   (struct cause){.way = METRONOME_INJECT_MSI, .source = METRONOME_LATENCY_OF_MSI});
     return 0;
 }
 

@@ -143,6 +143,28 @@ static void print_ticks(struct domain *d)
         log_info("entries held until a timer was due: %lu TSC ticks\n", s.held_ticks);
 }
 
+static uint64_t ns_of(const struct domain *d, uint64_t ticks)
+{
+    return muldiv_u64(ticks, 1000000000, d->time.tsc_hz);
+}
+
+/* Until the entry that injects: from when it was due where that is known, else from its post. */
+static void print_latency(const struct domain *d)
+{
+#define X(name, key, text) text,
+    static const char *const sources[] = {METRONOME_LATENCY_SOURCES(X)};
+#undef X
+    log_info("latency, ns                                 n          p50          p99        p99.9          max\n");
+    for (unsigned i = 0; i < METRONOME_LATENCY_SOURCE_COUNT; i++) {
+        enum metronome_latency_stage stage = metronome_latency_headline(i);
+        struct metronome_latency_summary s = metronome_latency_summary(&d->latency->of[i][stage]);
+
+        if (s.n)
+            log_info("  %-22s %-7s %12lu %12lu %12lu %12lu %12lu\n", sources[i], stage == METRONOME_LATENCY_DUE ? "due" : "posted",
+                     s.n, ns_of(d, s.p50), ns_of(d, s.p99), ns_of(d, s.p999), ns_of(d, s.max));
+    }
+}
+
 static void print_stats(struct domain *d)
 {
 #define X(name, text) text,
@@ -154,6 +176,7 @@ static void print_stats(struct domain *d)
         print_counts("interrupts injected by source", d->vcpu[i]->counts.injected, sources, METRONOME_INJECT_COUNT);
     }
     print_ticks(d);
+    print_latency(d);
 }
 
 /* The guest's end is the machine's. */

@@ -256,6 +256,7 @@ struct vcpu *vcpu_create(struct domain *d, unsigned id)
     v->emu.ctx = v;
     v->emu.regs.physical_bits = cpu_features.phys_bits;
     v->emu.regs.pdpte_accessed = cpu_features.on_tcg;
+    v->latency.ledger = d->latency;
     v->fpu = alloc_pages(fpu_order());
     deadline_init(&v->deadline, timer_expired);
     ticks_init(&v->ticks, ticks_policy(d->header.ticks, METRONOME_TICKS_OF_LAPIC));

@@ -12,11 +12,6 @@ void vtime_start(struct vtime *t)
     t->tsc_hz = tsc_hz;
 }
 
-uint64_t vtime_tsc(const struct vtime *t)
-{
-    return __atomic_load_n(&t->stopped, __ATOMIC_ACQUIRE) ? t->stopped_at : rdtsc() + t->tsc_offset;
-}
-
 void vtime_stop(struct vtime *t)
 {
     t->stopped_at = vtime_tsc(t);
@@ -36,6 +31,11 @@ uint64_t vtime_master(const struct vtime *t)
     return muldiv_u64(vtime_tsc(t), MASTER_HZ_NUM, MASTER_HZ_DEN * t->tsc_hz);
 }
 
+uint64_t vtime_tsc_of_master(const struct vtime *t, uint64_t ticks)
+{
+    return muldiv_up_u64(ticks, MASTER_HZ_DEN * t->tsc_hz, MASTER_HZ_NUM);
+}
+
 /* What is 2^63 ticks away, a lifetime, is never: in the host's TSC it could wrap into the past. */
 uint64_t vtime_host_of_tsc(const struct vtime *t, uint64_t tsc)
 {
@@ -48,5 +48,5 @@ uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks)
 {
     if (ticks == NEVER)
         return DEADLINE_UNSET;
-    return vtime_host_of_tsc(t, muldiv_up_u64(ticks, MASTER_HZ_DEN * t->tsc_hz, MASTER_HZ_NUM));
+    return vtime_host_of_tsc(t, vtime_tsc_of_master(t, ticks));
 }

@@ -75,9 +75,10 @@ static void deliver(struct hpet *s, unsigned n, uint64_t count, uint64_t first, 
         s->status |= timer_bit(n);
     if (!(t->config & TN_INT_ENB))
         return;
-    if (t->config & TN_FSB_EN)
+    if (t->config & TN_FSB_EN) {
         s->fsb_pending |= timer_bit(n);
-    else if (t->config & TN_LEVEL)
+        s->out.line[n].last_rise = last;
+    } else if (t->config & TN_LEVEL)
         line_set(&s->out.line[n], first, true);
     else
         line_pulse(&s->out.line[n], count, last, false);

@@ -73,7 +73,7 @@ struct hpet {
     uint64_t fsb_pending; /* timers whose message waits for the slot */
     struct hpet_timer timer[HPET_TIMERS];
     struct {
-        struct line line[HPET_TIMERS];
+        struct line line[HPET_TIMERS]; /* last_rise: of messages too, which no line rises for */
         struct bus_message message;
         uint32_t timer; /* whose message it is, or the last one was */
     } out;

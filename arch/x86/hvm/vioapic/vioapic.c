@@ -102,6 +102,7 @@ static void fill_slot(struct vioapic *s, uint64_t now)
         return;
     s->pending_mask &= ~pin_bit(pin);
     s->out.message = message_of(s->entry[pin]);
+    s->out.pin = pin;
     if (is_level(s->entry[pin])) {
         s->remote_irr |= pin_bit(pin);
         s->sent_at[pin] = now;
@@ -363,7 +364,7 @@ bool vioapic_check(const struct vioapic *s)
     if (s->pins < VIOAPIC_MIN_PINS || s->pins > VIOAPIC_MAX_PINS || s->id > 0xf || s->zero[0] || s->zero[1])
         return false;
     used = s->lines | s->active_low_pins | s->remote_irr | s->pending_mask | s->held_mask;
-    if ((used & ~all_pins(s)) || s->out.zero || !check_message(&s->out.message))
+    if ((used & ~all_pins(s)) || s->out.pin >= s->pins || !check_message(&s->out.message))
         return false;
     for (unsigned pin = 0; pin < VIOAPIC_MAX_PINS; pin++) {
         if (!check_pin(s, pin))

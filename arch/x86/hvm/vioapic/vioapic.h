@@ -84,7 +84,7 @@ struct vioapic {
     uint8_t zero[2];
     struct {
         struct bus_message message;
-        uint32_t zero;
+        uint32_t pin; /* whose message it is, or the last one was */
     } out;
 };
 

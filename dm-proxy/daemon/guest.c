@@ -14,6 +14,7 @@
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
 #include "daemon/image.h"
+#include "daemon/latency.h"
 #include "daemon/protocol.h"
 #include "daemon/slot.h"
 
@@ -155,6 +156,9 @@ static void take_stats(struct guest *g)
     hypervisor_slot_status((unsigned)g->slot, &s);
     g->end.stats = s.stats;
     hypervisor_latency_ns((unsigned)g->slot, g->end.latency_ns);
+    if (*g->request.latency && !latency_write(hypervisor_latency((unsigned)g->slot), hypervisor_tsc_hz(), g->fds[REQUEST_CWD],
+                                              g->request.latency))
+        fprintf(stderr, "metronome-daemon: %s: %s\n", g->request.latency, strerror(errno));
 }
 
 static void on_destroyed(void *owner, int status)

@@ -265,19 +265,29 @@ void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy)
     copy->message[sizeof copy->message - 1] = 0;
 }
 
+const struct metronome_latency *hypervisor_latency(unsigned slot)
+{
+    return (const struct metronome_latency *)(const void *)(hv.memory + METRONOME_CONTROL_LATENCY) + slot;
+}
+
+uint64_t hypervisor_tsc_hz(void)
+{
+    return ((const struct metronome_control_header *)(void *)(hv.memory + METRONOME_CONTROL_HEADER))->tsc_hz;
+}
+
 static uint64_t ns_of(uint64_t ticks)
 {
-    uint64_t hz = ((const struct metronome_control_header *)(void *)(hv.memory + METRONOME_CONTROL_HEADER))->tsc_hz;
+    uint64_t hz = hypervisor_tsc_hz();
 
     return (uint64_t)((double)ticks * 1e9 / (double)(hz ? hz : 1));
 }
 
 void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to)
 {
-    const struct metronome_latency *l = (const void *)(hv.memory + METRONOME_CONTROL_LATENCY);
+    const struct metronome_latency *l = hypervisor_latency(slot);
 
     for (unsigned i = 0; i < METRONOME_LATENCY_SOURCE_COUNT; i++) {
-        struct metronome_latency_summary s = metronome_latency_summary(&l[slot].of[i][metronome_latency_headline(i)]);
+        struct metronome_latency_summary s = metronome_latency_summary(&l->of[i][metronome_latency_headline(i)]);
 
         to[i] = (struct metronome_latency_summary){s.n, ns_of(s.p50), ns_of(s.p99), ns_of(s.p999), ns_of(s.max)};
     }

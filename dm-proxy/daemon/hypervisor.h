@@ -32,6 +32,10 @@ const struct ivshmem *hypervisor_slot(unsigned slot);
 /* A copy: the hypervisor writes while we read. */
 void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy);
 
+/* A slot's ledger, where the hypervisor writes it, and the rate of its ticks. */
+const struct metronome_latency *hypervisor_latency(unsigned slot);
+uint64_t hypervisor_tsc_hz(void);
+
 /* How long a slot's interrupts took until they were injected, by enum metronome_latency_source, in ns. */
 void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to);
 

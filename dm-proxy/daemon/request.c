@@ -15,6 +15,7 @@ static const struct {
     {"serial", offsetof(struct request, serial)},     {"qmp", offsetof(struct request, qmp)},
     {"firmware", offsetof(struct request, firmware)}, {"module", offsetof(struct request, module)},
     {"append", offsetof(struct request, append)},     {"initrd", offsetof(struct request, initrd)},
+    {"latency", offsetof(struct request, latency)},
 };
 #define STRINGS (sizeof strings / sizeof strings[0])
 

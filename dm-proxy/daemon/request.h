@@ -30,6 +30,7 @@ struct request_nic {
 struct request {
     const char *name, *boot, *vga, *vnc, *serial, *qmp; /* empty: not given */
     const char *firmware, *module, *append, *initrd;
+    const char *latency; /* a file for the histograms */
     uint64_t memory; /* bytes */
     uint64_t vcpus;
     uint32_t ticks; /* as in the domain's header */

@@ -2,10 +2,12 @@
 """The latency ledger against a guest that measures the same from inside (tests/guest/latency), and as users run it.
 
 With exact time (a TSC tick is an instruction) a handler's reading of the TSC is a fixed number of instructions behind the entry
-that injects: what the hypervisor shows lies that far below what the guest measures, at each percentile, within its 1 %.
+that injects: what the hypervisor shows lies that far below what the guest measures, at each percentile, within its 1 %. In real
+time it is at most what the guest measures. The histograms of --latency are those that the table is made from.
 """
 # limit: 300
 # run: check
+import json
 import os
 import re
 import subprocess
@@ -39,9 +41,15 @@ def standalone():
 
 
 def as_users_run_it():
+    """What it prints, and the histograms."""
     with tempfile.TemporaryDirectory(prefix="metronome-test.") as folder:
-        return output_of([BUILD + "/metronome", "run", "--memory", "32M", "--timeout", "120", "--module", BUILD + "/guest/latency.elf"],
-                         METRONOME_RUNTIME_DIR=folder + "/runtime")
+        output = output_of([BUILD + "/metronome", "run", "--memory", "32M", "--timeout", "120", "--latency", folder + "/histograms",
+                            "--module", BUILD + "/guest/latency.elf"], METRONOME_RUNTIME_DIR=folder + "/runtime")
+        try:
+            with open(folder + "/histograms") as f:
+                return output, json.load(f)
+        except (OSError, ValueError) as e:
+            return output, {"error": str(e)}
 
 
 def measured(output, source):
@@ -60,8 +68,8 @@ def wrong(source, inside, outside, exact):
         return "no figures"
     if inside[0] != outside[0]:
         return "%d are counted, %d came" % (outside[0], inside[0])
-    for name, i, o in list(zip(TIMES, inside[1:], outside[1:]))[:None if exact else 0]:
-        least, most = BEHIND[source]
+    for name, i, o in zip(TIMES, inside[1:], outside[1:]):
+        least, most = BEHIND[source] if exact else (0, i)
         if not i - most - i / 100 <= o <= i - least + i / 100:
             return "%s is %d, measured %d" % (name, o, i)
     return "the percentiles are in no order" if outside[1:] != sorted(outside[1:]) else None
@@ -78,5 +86,27 @@ def check(name, output, exact):
         print("%s %s, %s: %s" % ("not ok" if why else "ok", name, source, why or "measured %s, shown %s" % (inside, outside)))
 
 
+def at(buckets, rank):
+    """The middle of the bucket in which the rank-th shortest time is."""
+    for first, width, count in buckets:
+        rank -= count
+        if rank <= 0:
+            return first + width // 2
+    return None
+
+
+def check_file(histograms, output):
+    for source in SHOWN:
+        stages, outside = histograms.get("sources", {}).get(source, {}), shown(output, source)
+        n = {stage: sum(b[2] for b in buckets) for stage, buckets in stages.items()}
+        main = stages.get(SHOWN[source][1] + "-entered", [])
+        ns = [int((at(main, rank) or 0) * 1e9 / histograms.get("tsc_hz", 1)) for rank in (500, 990, 999, 1000)]
+        came = {"due-entered": 1000 if source != "ipi" else 0, "posted-entered": 1000, "entered-eoi": 1000}
+        ok = outside and ns == outside[1:] and n.pop("entered-again", -1) >= 0 and n == came
+        print("%s --latency FILE, %s: %s, %s" % ("ok" if ok else "not ok", source, n, ns))
+
+
 check("exact time", standalone(), True)
-check("metronome run", as_users_run_it(), False)
+output, histograms = as_users_run_it()
+check("metronome run", output, False)
+check_file(histograms, output)

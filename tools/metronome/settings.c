@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,6 +135,15 @@ static void set_qmp(struct run *r, const char *value, const char *where)
         r->request.qmp = spec;
 }
 
+static void set_latency(struct run *r, const char *value, const char *where)
+{
+    FILE *f = fopen(value, "w");
+
+    if (!f || fclose(f))
+        bad_input("%s: %s: %s", where, value, strerror(errno));
+    r->request.latency = value;
+}
+
 static void set_timeout(struct run *r, const char *value, const char *where)
 {
     char *rest;
@@ -253,6 +263,7 @@ static const struct setting settings[] = {
     {"module", set_module, "IMAGE", "start IMAGE without device model and firmware (bzImage, multiboot1, PVH)", SETTING_RUN | OPTION_ONLY},
     {"append", set_append, "TEXT", "the module's command line", SETTING_RUN | OPTION_ONLY},
     {"initrd", set_initrd, "FILE", "the module's initial RAM disk", SETTING_RUN | OPTION_ONLY},
+    {"latency", set_latency, "FILE", "write how long interrupts took, in histograms, to this file in JSON", BOTH | OPTION_ONLY},
     {"timeout", set_timeout, "SECONDS", "end with status 3 after so long", BOTH | OPTION_ONLY},
     {"expect", set_expect, "REGEX", "end with status 0 as soon as a line of serial output matches", BOTH | OPTION_ONLY},
     {"qemu-arg", set_qemu_arg, "ARG", "one more argument for the device model's QEMU", SETTING_RUN | OPTION_ONLY},

@@ -1,0 +1,15 @@
+/*
+ * A guest's latency histograms as a file, in JSON.
+ */
+#ifndef METRONOME_DAEMON_LATENCY_H
+#define METRONOME_DAEMON_LATENCY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "public/latency.h"
+
+/* `path` may be relative to the directory `cwd`. False: errno says why. */
+bool latency_write(const struct metronome_latency *l, uint64_t tsc_hz, int cwd, const char *path);
+
+#endif

@@ -104,7 +104,8 @@ static void on_client(void *owner)
     struct connection *c = owner;
     char control[CMSG_SPACE(sizeof c->fds)];
     struct iovec data = {c->text, sizeof c->text};
-    struct msghdr m = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    /* Not sizeof control: rounded up it would have room for one descriptor more than we have. */
+    struct msghdr m = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_LEN(sizeof c->fds)};
     ssize_t n = recvmsg(c->client.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
     if (n < 0 && errno == EAGAIN)

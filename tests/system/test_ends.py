@@ -5,6 +5,7 @@
 # limit: 300
 # run: check
 import glob
+import struct
 
 from lib import *
 
@@ -206,6 +207,26 @@ def test_many_runs():
     nothing_left()
 
 
+def test_too_many_descriptors():
+    """More than belong to a request are not taken, and what they come with harms nobody."""
+    with metronome(*MODULE, "--append", "echo") as run:
+        run.expect("ends: here")
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        other.connect(RUNTIME + "/socket")
+        errand = struct.pack("<4I16i", 0x44525245, 0, 0, 0, *range(3, 19))
+        null = os.open("/dev/null", os.O_RDWR)
+        other.sendmsg([errand], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("6i", *[null] * 6))])
+        if b"another version" not in other.recv(4096):
+            raise Failure("the daemon does not refuse it")
+        other.close()
+        os.close(null)
+        run.type("A")
+        run.expect("<41>")
+        run.process.terminate()
+        run.ends(143)
+    nothing_left()
+
+
 class Terminal(Console):
     """The same on a terminal of its own."""
 
@@ -319,4 +340,5 @@ def test_terminal_restored():
 if __name__ == "__main__":
     sys.exit(run_tests([test_table, test_power_off, test_quiet, test_no_amd_v, test_signals, test_device_model_dies,
                         test_hypervisor_dies, test_daemon_dies, test_stale_socket, test_client_dies, test_two_guests,
-                        test_many_runs, test_buttons, test_terminal_keys, test_terminal_monitor, test_terminal_restored]))
+                        test_many_runs, test_too_many_descriptors, test_buttons, test_terminal_keys, test_terminal_monitor,
+                        test_terminal_restored]))

@@ -60,10 +60,11 @@ static void trigger(int client, const struct errand *e)
     static const uint32_t commands[TRIGGERS] = {[TRIGGER_NMI] = METRONOME_CONTROL_NMI,
                                                 [TRIGGER_POWER] = METRONOME_CONTROL_POWER_BUTTON,
                                                 [TRIGGER_RESET] = METRONOME_CONTROL_RESET};
-    struct guest *g = guest_find(e->guest);
+    const char *why;
+    struct guest *g = guest_find(e->guest, &why);
 
     if (!g) {
-        answer(client, EVENT_REFUSED, EXIT_USAGE, "no guest of this name is running");
+        answer(client, EVENT_REFUSED, EXIT_USAGE, why);
         return;
     }
     guest_command(g, commands[e->flags]);

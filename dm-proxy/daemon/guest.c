@@ -554,12 +554,21 @@ void guest_begin(int client, const char *request, size_t bytes, const int *fds, 
     update(g);
 }
 
-struct guest *guest_find(const char *name)
+struct guest *guest_find(const char *name, const char **why)
 {
-    for (struct guest *g = guests; g; g = g->next)
-        if (g->phase == PHASE_RUNNING && !strcmp(g->request.name, name))
-            return g;
-    return NULL;
+    struct guest *found = NULL;
+
+    for (struct guest *g = guests; g; g = g->next) {
+        if (g->phase != PHASE_RUNNING || strcmp(g->request.name, name))
+            continue;
+        if (found) {
+            *why = "several guests of this name are running";
+            return NULL;
+        }
+        found = g;
+    }
+    *why = "no guest of this name is running";
+    return found;
 }
 
 bool guest_hold(struct guest *g, void (*changed)(void *owner, const struct metronome_slot_status *status), void *owner,

@@ -29,8 +29,8 @@ void guests_none_came(void);
 
 struct guest;
 
-/* One that runs; NULL: there is none of this name. */
-struct guest *guest_find(const char *name);
+/* The one that runs under this name. NULL: there is none, or several: `why` says so. */
+struct guest *guest_find(const char *name, const char **why);
 
 struct guest_view {
     unsigned slot;

@@ -217,7 +217,7 @@ static void on_pause(void *owner, int status)
 
 static void on_client(void *owner)
 {
-    fail(owner, EXIT_ENDED, ""); /* it says nothing more, so it has left */
+    fail(owner, EXIT_USAGE, "given up, and the guest goes on"); /* it says nothing more, so it has left or wants to */
 }
 
 static bool describe(struct saving *s)
@@ -237,11 +237,13 @@ static bool describe(struct saving *s)
 
 static const char *start(struct saving *s, const struct errand *e, int file)
 {
+    const char *why;
+
     s->parts->file = file;
     s->leave_running = e->flags & ERRAND_LEAVE_RUNNING;
-    s->guest = guest_find(e->guest);
+    s->guest = guest_find(e->guest, &why);
     if (!s->guest)
-        return "no guest of this name is running";
+        return why;
     if (!guest_hold(s->guest, on_guest_changed, s, &s->view)) {
         s->guest = NULL;
         return "the guest is being saved already";

@@ -11,6 +11,7 @@ Only modules of Debian's python3-minimal: there is no json and no shutil in it.
 """
 import atexit
 import contextlib
+import glob
 import os
 import re
 import select
@@ -330,6 +331,10 @@ class Guest(Console):
             return f.read().decode("latin-1")
 
 
+def partial_files(path):
+    return glob.glob(glob.escape(path) + ".*")
+
+
 def save(guest, *options, name="guest", status=0, command=(), path=None):
     """`metronome save`: the file, and what the command said."""
     path = path or scratch.name(".saved")
@@ -338,7 +343,7 @@ def save(guest, *options, name="guest", status=0, command=(), path=None):
     said = done.stdout.decode("latin-1")
     if done.returncode != status:
         raise Failure("save ended with status %d, not %d: %s" % (done.returncode, status, said))
-    if os.path.exists(path + ".partial") or os.path.exists(path) != (status == 0):
+    if partial_files(path) or os.path.exists(path) != (status == 0):
         raise Failure("save with status %d left %s" % (status, os.listdir(os.path.dirname(path))))
     if not status and not options:
         guest.ends(0)

@@ -212,6 +212,85 @@ def test_damaged_files():
     return "%d bytes: cut at %d places, changed at %d" % (len(good), len(cuts), len(places))
 
 
+def begin_saving(name, path):
+    saving = subprocess.Popen([BUILD + "/metronome", "save", name, path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 5 * PATIENCE
+    while not partial_files(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return saving
+
+
+def given_up(name, number):
+    """By a signal, while the device model does not answer: nothing is left."""
+    path = scratch.name(".saved")
+    saving = begin_saving(name, path)
+    saving.send_signal(number)
+    said = saving.communicate(timeout=10 * PATIENCE)[0]
+    if saving.returncode != 128 + number or b"given up" not in said:
+        raise Failure("signal %d: status %d, %s" % (number, saving.returncode, said))
+    if partial_files(path):
+        raise Failure("signal %d leaves %s" % (number, partial_files(path)))
+
+
+def test_kept_whatever_happens_to_the_name():
+    """A guest that ends is in a file: whoever else wants to write one of that name, and whatever becomes of the name."""
+    with Guest("--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo") as guest:
+        guest.expect("ends: here")
+        folder = scratch.name(".folder")
+        os.mkdir(folder)
+        for path in folder, folder + "/", "/dev/null":
+            done = subprocess.run([BUILD + "/metronome", "save", "guest", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            if done.returncode != 2 or b"is no plain file" not in done.stdout:
+                raise Failure("save to %s: status %d, %s" % (path, done.returncode, done.stdout))
+        guest.type("A")
+        guest.expect("<41>")
+    with Guest("--disk", boot_sector("bios_guest.S"), "--memory", "64") as guest:
+        guest.expect("bios-guest: boot 1")
+        path = scratch.name(".saved")
+        qemu = process_of(guest)
+        os.kill(qemu, signal.SIGSTOP)
+        saving = begin_saving("guest", path)
+        second = subprocess.run([BUILD + "/metronome", "save", "guest", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        os.mkdir(path)
+        os.kill(qemu, signal.SIGCONT)
+        said = saving.communicate(timeout=20 * PATIENCE)[0].decode()
+        if second.returncode != 2 or b"saved already" not in second.stdout:
+            raise Failure("a second save: status %d, %s" % (second.returncode, second.stdout))
+        kept = re.search(r"it is in (\S+)", said)
+        if saving.returncode != 5 or not kept:
+            raise Failure("the name was taken meanwhile: status %d, %s" % (saving.returncode, said))
+        guest.ends(0)
+    with Guest(kept[1], command="restore") as after:
+        after.type("0")
+        after.expect("bios-guest: done 0")
+
+
+def test_names():
+    """Of two guests with one name none is chosen; a restored one can be given another."""
+    arguments = ["--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo", "--name", "one"]
+    with Guest(*arguments) as first:
+        first.expect("ends: here")
+        path, _ = save(first, "-c", name="one")
+        with restored_alone(path) as second:
+            second.type("A")
+            second.expect("<41>")
+            said = save(None, name="one", status=2)[1]
+            if "several guests of this name" not in said:
+                raise Failure("two guests of one name: " + said)
+        with restored_alone(path, "--name", "two") as second:
+            second.type("A")
+            second.expect("<41>")
+            save(second, name="two")
+        first.type("B")
+        first.expect("<42>")
+
+
+def process_of(guest):
+    """Its device model's QEMU, which no other has the control socket of."""
+    found = subprocess.run(["pgrep", "-f", "xen-qemu-system.*" + guest.qmp_path], stdout=subprocess.PIPE).stdout.decode()
+    return int(found.split()[0])
+
+
 def test_not_saved():
     """What prevents a saving is said, and the guest goes on."""
     said = save(None, status=2)[1]
@@ -231,16 +310,19 @@ def test_not_saved():
         os.mkdir(small)
         mount = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=64k none %s && exec \"$@\"" % small, "sh"]
         fails("No space left", name="one", command=mount, path=small + "/file")
-        qemu = int(re.search(r"\d+", subprocess.run(["pgrep", "-f", "xen-qemu-system.*" + image], stdout=subprocess.PIPE).stdout.decode())[0])
+        qemu = process_of(guest)
         os.kill(qemu, signal.SIGSTOP)
         fails("does not come to rest", name="one", status=5)
+        for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+            given_up("one", number)
         os.kill(qemu, signal.SIGCONT)
         for letter in "04":
             guest.type(letter)
             guest.expect("bios-guest: done " + letter)
 
 
-TESTS = [test_linux_ahci_e1000, test_clocks, test_screen_and_reset, test_damaged_files, test_not_saved]
+TESTS = [test_linux_ahci_e1000, test_clocks, test_screen_and_reset, test_damaged_files, test_not_saved,
+         test_kept_whatever_happens_to_the_name, test_names]
 if LONG or sys.argv[1:]:
     TESTS += [test_linux_virtio, test_linux_ide_rtl8139]
 sys.exit(run_tests(TESTS))

@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +25,8 @@ static const char help[] =
     "  -c, --continue  the guest goes on here\n"
     "  --help          this text\n";
 
-/* The file appears when it is complete: a save that fails leaves what was there before. */
+/* The file appears when it is complete: a save that fails leaves what was there before. Until then it has a name of its own,
+ * whoever else saves to the same. */
 struct target {
     const char *path;
     char *partial;
@@ -31,34 +35,59 @@ struct target {
 
 static void open_target(struct target *t)
 {
-    if (asprintf(&t->partial, "%s.partial", t->path) < 0)
+    struct stat st;
+
+    if (!stat(t->path, &st) && !S_ISREG(st.st_mode))
+        bad_input("%s: is no plain file", t->path);
+    if (asprintf(&t->partial, "%s.XXXXXX", t->path) < 0)
         exit(EXIT_INTERNAL);
-    t->fd = open(t->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    t->fd = mkostemp(t->partial, O_CLOEXEC);
     if (t->fd < 0)
-        bad_input("%s: %s", t->partial, strerror(errno));
+        bad_input("%s: %s", t->path, strerror(errno));
 }
 
+/* The guest has ended by now: its file is not given up. */
 static int keep_target(struct target *t)
 {
     if (!rename(t->partial, t->path))
         return EXIT_ENDED;
-    fprintf(stderr, "metronome: %s: %s\n", t->path, strerror(errno));
-    unlink(t->partial);
+    fprintf(stderr, "metronome: %s: %s: it is in %s\n", t->path, strerror(errno), t->partial);
     return EXIT_INTERNAL;
+}
+
+static int connection;
+static volatile sig_atomic_t interrupted; /* signal that did it */
+
+/* Tells the daemon, which may have saved the guest by then: its answer counts. A second signal ends us. */
+static void on_signal(int number)
+{
+    interrupted = number;
+    shutdown(connection, SHUT_WR);
+}
+
+static void take_signals(void)
+{
+    const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+
+    for (unsigned i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        sigaction(signals[i], &action, NULL);
 }
 
 static int save(const char *guest, struct target *t, uint32_t flags)
 {
-    int daemon = client_connect_running(), status;
+    int status;
 
-    if (daemon < 0)
+    connection = client_connect_running();
+    if (connection < 0)
         bad_input("no guest is running");
+    take_signals();
     open_target(t);
-    status = errand(daemon, guest, ERRAND_SAVE, flags, t->fd);
+    status = errand(connection, guest, ERRAND_SAVE, flags, t->fd);
     if (!status)
         return keep_target(t);
     unlink(t->partial);
-    return status;
+    return interrupted ? 128 + interrupted : status;
 }
 
 int save_command(int argc, char **argv)

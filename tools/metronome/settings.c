@@ -243,7 +243,7 @@ static void set_timer_mode(struct run *r, const char *value, const char *where)
 /* Every option and configuration key. Keys that the command line writes otherwise come twice: without help, and with the
  * option's name. */
 static const struct setting settings[] = {
-    {"name", set_name, "NAME", "the guest's name", SETTING_RUN},
+    {"name", set_name, "NAME", "the guest's name", BOTH},
     {"memory", set_memory, "SIZE", "its memory in MiB, or with K, M, G [512]", SETTING_RUN},
     {"vcpus", set_vcpus, "N", "its virtual CPUs [1]", SETTING_RUN},
     {"disk", set_disk, "SPEC",

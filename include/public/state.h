@@ -25,6 +25,7 @@
     X(RTC, rtc, 1, "RTC") \
     X(PMTIMER, pmtimer, 1, "ACPI PM timer") \
     X(UART, uart, 1, "16550 UART") \
+    X(CONSOLE, console, 1, "console") \
     X(LINES, lines, 3, "interrupt lines") \
     X(TEST_PAGE, test_page, 1, "test page")
 #define METRONOME_STATE_VCPU_RECORDS(X) \

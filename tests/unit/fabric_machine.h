@@ -987,7 +987,7 @@ static void let_timers_run(void)
 
 static bool can_be_saved(const struct domain *d)
 {
-    return !d->resetting && !d->action && !d->console_holds;
+    return !d->resetting && !d->action;
 }
 
 static void expect_restored(const struct twin *t)
@@ -1122,7 +1122,7 @@ static void happen(const struct twin *t, const struct operation *o)
     case TYPE: {
         struct metronome_console *c = (void *)(t->slot->memory + METRONOME_DOMAIN_CONSOLE);
 
-        if (c->in_ring.produced == c->in_ring.consumed && !d->console_holds && d->chipset.uart.rx_count == 0)
+        if (c->in_ring.produced == c->in_ring.consumed && !d->console_holds)
             c->in[c->in_ring.produced++ % sizeof(c->in)] = (uint8_t)o->value;
         slot_rung(t->slot);
         return;

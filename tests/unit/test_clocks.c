@@ -453,12 +453,24 @@ static void stopped_time_stands_still(void **state)
     assert_true(vtime_host_of_tsc(&t, stopped) == stopped - t.tsc_offset);
 }
 
+/* A restored domain's TSC may be ahead of the host's: what was before that began to count is past, and not in 2^64 ticks. */
+static void past_of_a_domain_older_than_its_host(void **state)
+{
+    const struct vtime t = {.tsc_offset = 1ull << 50, .tsc_hz = 1000000000};
+
+    (void)state;
+    assert_true(vtime_host_of_tsc(&t, 0) == 0 && vtime_host_of_tsc(&t, (1ull << 50) - 1) == 0);
+    assert_true(vtime_host_of_master(&t, 0) == 0);
+    assert_true(vtime_host_of_tsc(&t, (1ull << 50) + 5) == 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ten_years),
         cmocka_unit_test(conversion_to_the_end_of_time),
         cmocka_unit_test(stopped_time_stands_still),
+        cmocka_unit_test(past_of_a_domain_older_than_its_host),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

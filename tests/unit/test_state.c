@@ -162,7 +162,7 @@ static void test_run_save_restore_run(void **state)
     print_message("%llu saves, %llu requests outstanding; injected:", (unsigned long long)saves, (unsigned long long)waiting_saved);
     for (unsigned i = 0; i < METRONOME_INJECT_COUNT; i++) {
         print_message(" %llu", (unsigned long long)injected[i]);
-        assert_true(injected[i] > 0 || i == METRONOME_INJECT_LAPIC_LOCAL); /* nothing is counted as that */
+        assert_true(injected[i] > 0);
     }
     print_message("\n");
     assert_true(saves > programs(1000) && waiting_saved > programs(100));
@@ -218,6 +218,26 @@ static void test_tick_that_a_read_has_seen_is_booked(void **state)
     assert_int_equal(domain_of(&twins[1])->vcpu[0]->ticks_seen, 1);
     step(SAVE, 0, 0, 0);
     step(RUN, 0, 0, 0);
+    fabric_end();
+}
+
+/* A byte that was taken from the console and found the UART full comes after the restoring. */
+static void test_typed_byte_that_the_uart_holds_up_is_saved(void **state)
+{
+    (void)state;
+    begin(1, false);
+    step(TYPE, 0, 0, 'a');
+    step(TYPE, 0, 0, 'b');
+    assert_true(domain_of(&twins[1])->console_holds);
+    step(SAVE, 0, 0, 0);
+    for (unsigned i = 0; i < TWINS; i++) {
+        assert_true(domain_of(&twins[i])->console_holds);
+        assert_int_equal(domain_of(&twins[i])->console_held, 'b');
+    }
+    step(PORT_ANY, 0x80, 0x3f8, 0);
+    for (unsigned i = 0; i < TWINS; i++)
+        assert_false(domain_of(&twins[i])->console_holds);
+    step(PORT_ANY, 0x80, 0x3f8, 0);
     fabric_end();
 }
 
@@ -719,6 +739,7 @@ int main(void)
         cmocka_unit_test(test_run_save_restore_run_while_time_jumps),
         cmocka_unit_test(test_string_request_goes_on_whole),
         cmocka_unit_test(test_tick_that_a_read_has_seen_is_booked),
+        cmocka_unit_test(test_typed_byte_that_the_uart_holds_up_is_saved),
         cmocka_unit_test(test_rtc_goes_on_with_the_world),
         cmocka_unit_test(test_every_record_is_there_once),
         cmocka_unit_test(test_every_length_but_one_is_refused),

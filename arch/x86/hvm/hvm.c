@@ -23,8 +23,10 @@ void hvm_attention(unsigned cpu, uint32_t what)
 
 static void arm(struct hvm_pcpu *p, uint64_t deadline)
 {
+    uint64_t early = deadline > p->advance ? deadline - p->advance : 0;
+
     p->timer_armed = deadline;
-    host_timer_arm(deadline == DEADLINE_UNSET ? deadline : deadline - p->advance);
+    host_timer_arm(deadline == DEADLINE_UNSET ? deadline : early);
 }
 
 void deadline_arm(struct deadline *d, uint64_t host_tsc)

@@ -122,13 +122,22 @@ void inject_self_ipi(struct vcpu *v, unsigned reg, uint64_t value, uint64_t now)
     latency_posted(&v->latency, (uint8_t)value, METRONOME_LATENCY_OF_IPI, 0, now);
 }
 
+/* Who posted it; what the local APIC's own pins and errors request (delivery mode 000) nobody has posted. */
+static enum metronome_inject_source source_of(const struct vcpu *v, uint8_t vector)
+{
+    for (unsigned i = LVT_LINT0; i <= LVT_ERROR; i++)
+        if ((v->vlapic.lvt[i] & (LVT_MASKED | 0x7ff)) == vector)
+            return METRONOME_INJECT_LAPIC_LOCAL;
+    return v->posted.source[vector];
+}
+
 static uint8_t acknowledge(struct vcpu *v)
 {
     uint8_t vector;
 
     vcpu_book_ticks(v);
     vector = (uint8_t)vlapic_ack(&v->vlapic, 0);
-    v->counts.injected[v->posted.source[vector]]++;
+    v->counts.injected[source_of(v, vector)]++;
     latency_acknowledged(&v->latency, vector);
     chipset_acknowledged(v->domain, vector);
     if (v->ticks.n.pending && v->ticks.route == vector) {

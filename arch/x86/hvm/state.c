@@ -214,6 +214,27 @@ static const char *restore_lines(struct domain *d, struct vcpu *v, struct value 
     return NULL;
 }
 
+/* The byte that has been taken from the console and waits for room in the UART, if there is one. */
+static uint32_t save_console(struct domain *d, struct vcpu *v, uint8_t *to)
+{
+    (void)v;
+    if (!d->console_holds)
+        return 0;
+    *to = (uint8_t)d->console_held;
+    return 1;
+}
+
+static const char *restore_console(struct domain *d, struct vcpu *v, struct value from)
+{
+    (void)v;
+    if (from.bytes > (d->has_dm ? 0 : 1))
+        return "wrong length";
+    d->console_holds = from.bytes != 0;
+    if (d->console_holds)
+        d->console_held = *from.at;
+    return NULL;
+}
+
 static uint32_t save_test_page(struct domain *d, struct vcpu *v, uint8_t *to)
 {
     (void)v;

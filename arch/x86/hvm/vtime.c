@@ -36,12 +36,13 @@ uint64_t vtime_tsc_of_master(const struct vtime *t, uint64_t ticks)
     return muldiv_up_u64(ticks, MASTER_HZ_DEN * t->tsc_hz, MASTER_HZ_NUM);
 }
 
-/* What is 2^63 ticks away, a lifetime, is never: in the host's TSC it could wrap into the past. */
+/* What is 2^63 ticks away, a lifetime, is never: in the host's TSC it could wrap into the past. A restored domain may be ahead of
+ * the host: its past before the host's count began is 0, and does not wrap into the future. */
 uint64_t vtime_host_of_tsc(const struct vtime *t, uint64_t tsc)
 {
     if (tsc >> 63 || t->stopped)
         return DEADLINE_UNSET;
-    return tsc - t->tsc_offset;
+    return (int64_t)t->tsc_offset > 0 && tsc < t->tsc_offset ? 0 : tsc - t->tsc_offset;
 }
 
 uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks)

@@ -182,6 +182,7 @@ bool device_model_start(struct device_model *d, int saved, const struct request 
     describe_nics(&l, r);
     describe_extra(&extra, &l, r, fds, saved);
     /* Relative paths are the client's. */
+    snprintf(error, error_size, "the guest's working directory cannot be entered");
     pid = fchdir(fds[REQUEST_CWD]) ? -1 : dm_launch(&l, error, error_size);
     close(qmp[1]);
     if (chdir("/") || pid < 0) {

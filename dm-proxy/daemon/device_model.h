@@ -34,16 +34,15 @@ struct device_model {
 
 void device_model_init(struct device_model *d);
 
-/* `fds`: the client's, by enum request_fd. False: `error` says why. */
-/* The answers that `owner` waits for go to nobody. `d` may be NULL. */
-void device_model_forget(struct device_model *d, const void *owner);
-
-/* `saved`: a file with the devices' state to begin with, or -1. */
+/* `saved`: a file with the devices' state to begin with, or -1. `fds`: the client's, by enum request_fd. False: `error` says
+ * why. */
 bool device_model_start(struct device_model *d, int saved, const struct request *r,
                         const struct ivshmem *slot, const int *fds, char *error, size_t error_size);
 
 /* A QMP command, as JSON. False: QEMU does not take it. A QEMU that ends does not answer. */
 bool device_model_ask(struct device_model *d, const char *command, void (*answered)(void *owner, const char *error),
                       void *owner);
+/* The answers that `owner` waits for go to nobody. `d` may be NULL. */
+void device_model_forget(struct device_model *d, const void *owner);
 
 #endif

@@ -272,13 +272,14 @@ static void refuse_creation(struct guest *g, int error)
         {METRONOME_EBUSY, EXIT_INTERNAL, "the hypervisor still uses the guest's slot"},
         {METRONOME_EVERSION, EXIT_INTERNAL, "the hypervisor is of another version of Metronome"},
     };
+    const char *image = g->fds[REQUEST_IMAGE] < 0 ? g->request.module : ""; /* a saved guest needs no module any more */
     struct metronome_slot_status s;
     char text[300];
 
     hypervisor_slot_status((unsigned)g->slot, &s);
     for (unsigned i = 0; i < sizeof causes / sizeof causes[0]; i++)
         if (error == -causes[i].error) {
-            snprintf(text, sizeof text, "%.100s%s%s", g->request.module, *g->request.module ? ": " : "",
+            snprintf(text, sizeof text, "%.100s%s%s", image, *image ? ": " : "",
                      s.message[0] ? s.message : causes[i].text);
             refuse(g, causes[i].status, text);
             return;

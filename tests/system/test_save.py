@@ -4,7 +4,9 @@
 # usage: test_save.py [NAME...]
 # limit: 420
 import hashlib
+import struct
 import sys
+import zlib
 
 from lib import *
 from linux_guest import *
@@ -181,11 +183,70 @@ def test_screen_and_reset():
 
 
 def refused(path, pattern):
-    done = subprocess.run([BUILD + "/metronome", "restore", "--timeout", "60", path], stdin=subprocess.DEVNULL,
+    done = subprocess.run([BUILD + "/metronome", "restore", "--quiet", "--timeout", "60", path], stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=90 * PATIENCE)
     said = done.stdout.decode("latin-1").strip()
     if done.returncode != 2 or "\n" in said or not re.search(pattern, said):
         raise Failure("status %d, not 2 with '%s': %s" % (done.returncode, pattern, said[-300:]))
+
+
+def sections(data):
+    """[[type, contents]] of a saved guest's file, docs/save.md."""
+    found, at = [], 24
+    while at < len(data):
+        kind, _, length = struct.unpack_from("<IIQ", data, at)
+        found.append([kind, data[at + 16:at + 16 + length]])
+        at += 16 + length
+    return found
+
+
+def file_of(good, parts):
+    """A file of these sections, its checksums right."""
+    out = good[:24]
+    parts[-1][1] = struct.pack("<Q", len(parts) - 1)
+    for kind, contents in parts:
+        crc = zlib.crc32(contents, zlib.crc32(struct.pack("<IIQ", kind, 0, len(contents))))
+        out += struct.pack("<IIQ", kind, crc, len(contents)) + contents
+    return scratch_file(out)
+
+
+def test_forged_files():
+    """Checksums say nothing about what a file was made for."""
+    with Guest("--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo") as guest:
+        guest.expect("ends: here")
+        path, _ = save(guest)
+    with open(path, "rb") as f:
+        good = f.read()
+    parts = sections(good)
+    if file_of(good, parts) and open(file_of(good, parts), "rb").read() != good:
+        raise Failure("this test does not know the file's format")
+    description = dict(parts)[2]
+
+    def forged(change, kind=2):
+        return file_of(good, [[k, change(c) if k == kind else c] for k, c in parts])
+
+    refused(file_of(good, parts[:3] + [[5, b"devices"]] + parts[3:]), "not those of the guest")
+    refused(forged(lambda c: c.replace(b"module=", b"append=", 1)), "not those of the guest")
+    refused(forged(lambda c: c + b"vnc=x\0"), "vnc.*'x'")
+    refused(forged(lambda c: c + b"nonsense=x\0"), "another version")
+    refused(forged(lambda c: c[:-1]), "another version")
+
+    def other_clock(state):
+        """The frequency in the record of time, the third: it follows the header's and the CPU's."""
+        at = 16
+        for _ in range(2):
+            at += 16 + (struct.unpack_from("<I", state, at + 8)[0] + 7) // 8 * 8
+        hz = struct.unpack_from("<Q", state, at + 16 + 8)[0]
+        return state[:at + 24] + struct.pack("<Q", hz * 2) + state[at + 32:]
+
+    parts = sections(open(forged(other_clock, 3), "rb").read())
+    refused(file_of(good, parts), "^metronome: saved where the TSC runs at .* cannot be scaled$")
+    with restored_alone(file_of(good, parts), "--any-tsc") as after:
+        after.type("A")
+        after.expect("<41>")
+        again, _ = save(after)
+    refused(again, "cannot be scaled") # what was once agreed to is not agreed to for ever
+    return "%d bytes of description" % len(description)
 
 
 def test_damaged_files():
@@ -306,6 +367,7 @@ def test_not_saved():
                 raise Failure("no '%s' in: %s" % (pattern, said))
 
         fails("no guest of this name", name="two")
+        refused(save(guest, "-c", name="one")[0], re.escape(guest.qmp_path) + ": is in use already")
         small = scratch.name(".small")
         os.mkdir(small)
         mount = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=64k none %s && exec \"$@\"" % small, "sh"]
@@ -321,7 +383,7 @@ def test_not_saved():
             guest.expect("bios-guest: done " + letter)
 
 
-TESTS = [test_linux_ahci_e1000, test_clocks, test_screen_and_reset, test_damaged_files, test_not_saved,
+TESTS = [test_linux_ahci_e1000, test_clocks, test_screen_and_reset, test_damaged_files, test_forged_files, test_not_saved,
          test_kept_whatever_happens_to_the_name, test_names]
 if LONG or sys.argv[1:]:
     TESTS += [test_linux_virtio, test_linux_ide_rtl8139]

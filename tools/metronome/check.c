@@ -151,8 +151,11 @@ static void check_qmp(const struct request *r)
 static void check_vnc(const struct request *r)
 {
     char *address = address_of(r->vnc), *colon = strrchr(address, ':'), *rest, port[16];
-    unsigned long display = strtoul(colon + 1, &rest, 10);
+    unsigned long display;
 
+    if (!colon)
+        bad_input("--vnc: '%s' is no VNC display", address);
+    display = strtoul(colon + 1, &rest, 10);
     *colon = 0;
     if (!strcmp(address, "unix")) {
         check_unix("vnc", colon + 1);

@@ -1,11 +1,19 @@
 /*
- * `metronome run`: what was asked for, and the steps it goes through.
+ * `metronome run` and `restore`: what was asked for, and the steps it goes through.
  *
- *   settings.c  every option and configuration key, in one table     config.c   FILE.cfg
- *   disk.c      disks and images                                     nic.c      network cards
- *   check.c     bad input, found before anything starts              session.c  from the daemon's start to the guest's
- * end terminal.c  raw mode and the keys after Ctrl-a                   expect.c   --expect progress.c  what is
- * happening                                    report.c   the table at the end client.c    the way to the daemon
+ *   settings.c  every option and configuration key, in one table
+ *   config.c    FILE.cfg
+ *   disk.c      disks and images
+ *   nic.c       network cards
+ *   save.c      `metronome save`, and the file that `restore` reads
+ *   check.c     bad input, found before anything starts
+ *   session.c   from the daemon's start to the guest's end
+ *   terminal.c  raw mode and the keys after Ctrl-a
+ *   expect.c    --expect
+ *   progress.c  what is happening
+ *   report.c    the table at the end
+ *   client.c    the way to the daemon
+ *   errand.c    something done with another's guest
  */
 #ifndef METRONOME_RUN_H
 #define METRONOME_RUN_H

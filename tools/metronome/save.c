@@ -136,7 +136,10 @@ void restore_read(struct run *r, const char *path)
         bad_input("%s: %s", path, why);
     if (!request_unpack(&r->request, image.request, image.request_bytes))
         bad_input("%s: was saved by another version of Metronome", path);
+    if (image.has_devices == !!*r->request.module)
+        bad_input("%s: is damaged: the devices in it are not those of the guest", path);
     if (chdir(image.guest.folder))
         bad_input("%s: the guest was started in %s: %s", path, image.guest.folder, strerror(errno));
     r->request.rtc_seconds = seconds_since(image.guest.wallclock);
+    r->request.any_tsc = false; /* which was said for that restoring, if this is of a guest that was restored */
 }

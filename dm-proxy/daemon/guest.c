@@ -44,7 +44,7 @@ struct guest {
     struct device_model dm;
     struct console console;
     struct process_work loading;
-    int devices; /* of a saved guest: QEMU's part, in memory; -1: none */
+    int devices; /* a file in memory: what QEMU loads of a saved guest, or saves; -1: none yet */
     void (*changed)(void *owner, const struct metronome_slot_status *status); /* whoever holds it */
     void *holder;
     struct timer patience;
@@ -100,6 +100,8 @@ static void forget(struct guest *g)
         link = &(*link)->next;
     *link = g->next;
     loop_cancel(&g->patience);
+    if (g->client.fd >= 0)
+        shutdown(g->client.fd, SHUT_RDWR); /* a process that does some work has inherited it */
     loop_close(&g->client);
     close_fds(g);
     free(g);
@@ -351,12 +353,17 @@ static void on_loaded(void *owner)
     hypervisor_command(METRONOME_CONTROL_RESTORE, (unsigned)g->slot, arguments, on_created, g);
 }
 
+static void make_devices(struct guest *g)
+{
+    g->devices = *g->request.module ? -1 : memfd_create("metronome-devices", MFD_CLOEXEC);
+}
+
 /* A saved guest's memory is read by a process of its own: others do not wait for it. */
 static void start_loading(struct guest *g)
 {
     char error[300];
 
-    g->devices = *g->request.module ? -1 : memfd_create("metronome-devices", MFD_CLOEXEC);
+    make_devices(g);
     g->phase = PHASE_LOADING;
     tell_text(g, EVENT_PROGRESS, "loading the guest%s", "");
     if (!slot_begin(hypervisor_slot((unsigned)g->slot)) || !process_work(&g->loading, load, g, on_loaded, g)) {
@@ -579,7 +586,9 @@ bool guest_hold(struct guest *g, void (*changed)(void *owner, const struct metro
         return false;
     g->changed = changed;
     g->holder = owner;
-    *view = (struct guest_view){(unsigned)g->slot, &g->dm, &g->request, g->fds[REQUEST_CWD]};
+    if (g->devices < 0)
+        make_devices(g);
+    *view = (struct guest_view){(unsigned)g->slot, &g->dm, &g->request, g->fds[REQUEST_CWD], g->devices};
     return true;
 }
 

@@ -37,6 +37,7 @@ struct guest_view {
     struct device_model *dm;
     const struct request *request;
     int cwd;
+    int devices; /* a file for what its QEMU saves; -1: none. It lives as long, so that one that writes late writes no other's */
 };
 
 /* `changed` hears of the slot's status until guest_release(); with NULL of the guest's end, which releases it. False:

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,8 +47,6 @@ static void forget(struct saving *s)
     process_work_close(&s->work);
     if (s->parts) {
         close(s->parts->file);
-        if (s->parts->devices >= 0)
-            close(s->parts->devices);
         free(s->parts);
     }
     free(s);
@@ -188,8 +185,8 @@ static void paused(struct saving *s)
         return;
     }
     step(s);
-    s->parts->devices = memfd_create("metronome-devices", MFD_CLOEXEC);
-    if (s->parts->devices < 0)
+    s->parts->devices = s->view.devices;
+    if (s->parts->devices < 0 || ftruncate(s->parts->devices, 0))
         fail(s, EXIT_INTERNAL, "no memory for the devices' state");
     else if (!(s->device_model_stops = device_model_ask(s->view.dm, "{\"execute\":\"stop\"}\n", on_device_model_stopped, s)))
         fail(s, EXIT_INTERNAL, "QEMU does not take commands");

@@ -352,6 +352,36 @@ def process_of(guest):
     return int(found.split()[0])
 
 
+def test_slow_file():
+    """A file that takes no more bytes holds up neither other guests nor their ends, and its guest can be had back."""
+    arguments = ["--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo", "--name"]
+    with Guest(*arguments, "one") as first, Guest(*arguments, "two") as second:
+        first.expect("ends: here")
+        second.expect("ends: here")
+        reading, writing = os.pipe()
+        errand = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        errand.connect(os.environ["METRONOME_RUNTIME_DIR"] + "/socket")
+        errand.sendmsg([struct.pack("<4I64s", 0x44525245, 2, 0, 0, b"one")],
+                       [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", writing))])
+        os.close(writing)
+        if os.read(reading, 16) != b"Metronome guest\n":
+            raise Failure("nothing is written")
+        second.type("A")
+        second.expect("<41>")
+        began = time.monotonic()
+        second.process.terminate()
+        second.ends(143)
+        took = time.monotonic() - began
+        if took > 4 * PATIENCE:
+            raise Failure("another guest's end took %.1f s" % took)
+        errand.close()
+        while os.read(reading, 65536):
+            pass
+        first.type("B")
+        first.expect("<42>")
+    return "another guest ended in %.1f s" % took
+
+
 def test_not_saved():
     """What prevents a saving is said, and the guest goes on."""
     said = save(None, status=2)[1]
@@ -384,7 +414,7 @@ def test_not_saved():
 
 
 TESTS = [test_linux_ahci_e1000, test_clocks, test_screen_and_reset, test_damaged_files, test_forged_files, test_not_saved,
-         test_kept_whatever_happens_to_the_name, test_names]
+         test_kept_whatever_happens_to_the_name, test_names, test_slow_file]
 if LONG or sys.argv[1:]:
     TESTS += [test_linux_virtio, test_linux_ide_rtl8139]
 sys.exit(run_tests(TESTS))

@@ -361,7 +361,9 @@ def test_slow_file():
         reading, writing = os.pipe()
         errand = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errand.connect(os.environ["METRONOME_RUNTIME_DIR"] + "/socket")
-        errand.sendmsg([struct.pack("<4I64s", 0x44525245, 2, 0, 0, b"one")],
+        with open(os.path.dirname(__file__) + "/../../dm-proxy/daemon/protocol.h") as f:
+            version = int(re.search(r"PROTOCOL_VERSION +(\d+)", f.read())[1])
+        errand.sendmsg([struct.pack("<4I64s", 0x44525245, version, 0, 0, b"one")],
                        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", writing))])
         os.close(writing)
         if os.read(reading, 16) != b"Metronome guest\n":

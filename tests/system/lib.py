@@ -335,10 +335,10 @@ def partial_files(path):
     return glob.glob(glob.escape(path) + ".*")
 
 
-def save(guest, *options, name="guest", status=0, command=(), path=None):
+def save(guest, *options, name="guest", status=0, path=None):
     """`metronome save`: the file, and what the command said."""
     path = path or scratch.name(".saved")
-    done = subprocess.run([*command, BUILD + "/metronome", "save", *options, name, path], stdout=subprocess.PIPE,
+    done = subprocess.run([BUILD + "/metronome", "save", *options, name, path], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, timeout=60 * PATIENCE)
     said = done.stdout.decode("latin-1")
     if done.returncode != status:

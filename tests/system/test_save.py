@@ -352,6 +352,18 @@ def process_of(guest):
     return int(found.split()[0])
 
 
+def ask_to_save(name, fd):
+    """What `metronome save` asks the daemon for, with a descriptor that it would not open: the connection."""
+    errand = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    errand.settimeout(60 * PATIENCE)
+    errand.connect(os.environ["METRONOME_RUNTIME_DIR"] + "/socket")
+    with open(ROOT + "/dm-proxy/daemon/protocol.h") as f:
+        version = int(re.search(r"PROTOCOL_VERSION +(\d+)", f.read())[1])
+    errand.sendmsg([struct.pack("<4I64s", 0x44525245, version, 0, 0, name.encode())],
+                   [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))])
+    return errand
+
+
 def test_slow_file():
     """A file that takes no more bytes holds up neither other guests nor their ends, and its guest can be had back."""
     arguments = ["--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo", "--name"]
@@ -359,12 +371,7 @@ def test_slow_file():
         first.expect("ends: here")
         second.expect("ends: here")
         reading, writing = os.pipe()
-        errand = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        errand.connect(os.environ["METRONOME_RUNTIME_DIR"] + "/socket")
-        with open(os.path.dirname(__file__) + "/../../dm-proxy/daemon/protocol.h") as f:
-            version = int(re.search(r"PROTOCOL_VERSION +(\d+)", f.read())[1])
-        errand.sendmsg([struct.pack("<4I64s", 0x44525245, version, 0, 0, b"one")],
-                       [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", writing))])
+        errand = ask_to_save("one", writing)
         os.close(writing)
         if os.read(reading, 16) != b"Metronome guest\n":
             raise Failure("nothing is written")
@@ -400,10 +407,10 @@ def test_not_saved():
 
         fails("no guest of this name", name="two")
         refused(save(guest, "-c", name="one")[0], re.escape(guest.qmp_path) + ": is in use already")
-        small = scratch.name(".small")
-        os.mkdir(small)
-        mount = ["unshare", "-m", "sh", "-c", "mount -t tmpfs -o size=64k none %s && exec \"$@\"" % small, "sh"]
-        fails("No space left", name="one", command=mount, path=small + "/file")
+        with open("/dev/full", "wb") as full:
+            answer = ask_to_save("one", full.fileno()).recv(4096)
+        if b"No space left" not in answer:
+            raise Failure("a full disk: %r" % answer[:100])
         qemu = process_of(guest)
         os.kill(qemu, signal.SIGSTOP)
         fails("does not come to rest", name="one", status=5)

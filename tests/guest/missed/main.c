@@ -105,20 +105,31 @@ static void start_timers(void)
     apic_write(APIC_TMICT, (uint32_t)(tsc_hz / 100));
 }
 
+/* Behind one tick and long before the next: a flag that the chip sets with its interrupt off would be read as a tick. */
+static void stop_rtc(void)
+{
+    uint64_t ticks = counts[RTC];
+
+    while (counts[RTC] == ticks)
+        halt();
+    cmos_write(0x0b, 0x02);
+    read_rtc();
+}
+
 /* Between two ticks, as far as the timers of 100 Hz go. */
 static void stop_timers(void)
 {
-    uint64_t ticks = counts[FSB];
+    uint64_t ticks;
 
+    stop_rtc();
+    ticks = counts[FSB];
     while (counts[FSB] == ticks)
         halt();
     run_us(1000);
     outb(0x43, 0x30); /* mode 0, without a count */
-    cmos_write(0x0b, 0x02);
     for (unsigned t = EDGE_TIMER; t <= WAKE_TIMER; t++)
         hpet_write(0x100 + 0x20 * t, t == LEVEL_TIMER ? TN_LEVEL : 0);
     apic_write(APIC_LVT_TIMER, APIC_MASKED | LAPIC_TICK);
-    read_rtc();
     counts[LEVEL] += hpet_read(0x20) >> LEVEL_TIMER & 1;
     hpet_write(0x20, 1 << LEVEL_TIMER);
     open_interrupts();

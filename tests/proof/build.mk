@@ -4,7 +4,7 @@
 
 PROOF_MODELS := vpic vioapic vlapic vpit hpet rtc pmtimer uart
 EXHAUSTIVE := vioapic vlapic vpit rtc pmtimer
-PROOFS := $(patsubst %,prove-eva-%,$(PROOF_MODELS) wide wide-mul) prove-vpic prove-vlapic prove-bits \
+PROOFS := $(patsubst %,prove-eva-%,$(PROOF_MODELS) wide wide-mul) prove-vpic prove-vlapic prove-bits prove-posting \
 	$(patsubst %,prove-wp-%,line vlapic) $(patsubst %,prove-inductive-%,$(PROOF_MODELS)) $(patsubst %,prove-all-%,$(EXHAUSTIVE))
 
 # How hard Eva has to look (see its manual on -eva-precision and slevel), and what the harness needs to know.
@@ -78,3 +78,7 @@ $(patsubst %,prove-inductive-%,$(PROOF_MODELS)): prove-inductive-%: $(B)/proof/i
 	$(call prove_by,inductive-$*,$(STATES))
 $(patsubst %,prove-all-%,$(EXHAUSTIVE)): prove-all-%: $(B)/proof/all_%
 	$(call prove_by,all-$*,$(if $(filter vpit,$*),$(SOME_VPIT)))
+
+# The posting protocol in a model checker, and its mutants.
+prove-posting:
+	@tests/proof/posting

@@ -7,9 +7,11 @@
 
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <ucontext.h>
 #include <cmocka.h>
 
 #define CPUS    2u
@@ -31,7 +33,7 @@ static struct machine {
     volatile bool interrupt; /* an IPI, or one of the two below */
     volatile bool doorbell, control;
     volatile uint64_t timer;
-} machine[CPUS];
+} machine[CPUS + 1];
 static pthread_t threads[CPUS], model;
 static volatile bool quit, model_dead;
 static volatile bool model_sent_away, model_away; /* asked to keep off the slot; does */
@@ -533,6 +535,207 @@ static void test_no_room(void **state)
     expect_gone();
 }
 
+/* ---- One pCPU, step by step: the test's own, with vCPUs of its own ---- */
+
+static struct vcpu *own_vcpu(unsigned local)
+{
+    struct vcpu *v = vcpu_create(dom, 0);
+
+    assert_non_null(v);
+    start_guest(v, false, 0);
+    v->cpu = CPUS;
+    v->local = local;
+    hvm_pcpus[CPUS]->local[local] = v;
+    return v;
+}
+
+static struct hvm_pcpu *begin_own(void)
+{
+    machine[CPUS] = (struct machine){.timer = UINT64_MAX};
+    return cpus[CPUS].hvm = hvm_pcpus[CPUS] = make_pcpu(CPUS);
+}
+
+static void end_own(void)
+{
+    free_pages(hvm_pcpus[CPUS], 0);
+    give(end_it);
+    expect_gone();
+}
+
+/* Whoever is chosen to run makes way for one that was woken since the pCPU has looked: no IPI tells it. */
+static void test_woken_before_the_choice(void **state)
+{
+    struct hvm_pcpu *p = begin_own();
+    struct vcpu *runs = own_vcpu(0), *idle = own_vcpu(1);
+
+    (void)state;
+    sched_wake(runs);
+    sched_block(idle, VCPU_IDLE);
+    take_wakes(p);
+    vcpu_post(idle, GUESTS_IPI, false, METRONOME_INJECT_MSI);
+    assert_ptr_equal(sched_pick(p), runs);
+    runs->state = VCPU_IN_GUEST;
+    assert_false(vcpu_prepare(runs));
+    vcpu_destroy(runs);
+    vcpu_destroy(idle);
+    end_own();
+}
+
+static void raise_irq6(struct vcpu *v)
+{
+    static const struct { uint16_t port; uint8_t value; } program[] = {{0x20, 0x11}, {0x21, 0x20}, {0x21, 4}, {0x21, 1}, {0x21, 0}};
+
+    for (unsigned i = 0; i < sizeof(program) / sizeof(program[0]); i++) {
+        uint64_t value = program[i].value;
+
+        assert_int_equal(io_port(v, program[i].port, 1, true, &value), EMU_OK);
+    }
+    spin_lock(&dom->chipset.lock);
+    chipset_set_isa(dom, 6, true);
+    spin_unlock(&dom->chipset.lock);
+    vcpu_post_work(v, WORK_EXTINT);
+}
+
+/* Taking an interrupt out of the PIC posts the fall of its INT to the vCPU that is on its way in: others' posts kick it all
+ * the same. */
+static void test_kick_after_injection(void **state)
+{
+    struct vcpu *theirs = dom->vcpu[0], *v;
+    int want;
+
+    (void)state;
+    begin_own();
+    v = dom->vcpu[0] = own_vcpu(0);
+    raise_irq6(v);
+    v->state = VCPU_IN_GUEST;
+    assert_true(vcpu_prepare(v));
+    assert_int_equal(inject_next(v, (struct injectability){.interrupts = true}, &want).vector, 0x26);
+    test_cpu = &cpus[0];
+    vcpu_post(v, TESTS_IPI, false, METRONOME_INJECT_IPI);
+    test_cpu = &cpus[CPUS];
+    assert_true(machine[CPUS].interrupt);
+    dom->vcpu[0] = theirs;
+    vcpu_destroy(v);
+    end_own();
+}
+
+/* An NMI that comes with the exit in an event's delivery: the event goes first, and the guest leaves again for the NMI. */
+static void test_nmi_behind_an_event(void **state)
+{
+    struct vcpu *v;
+    int want;
+
+    (void)state;
+    begin_own();
+    v = own_vcpu(0);
+    v->state = VCPU_IN_GUEST;
+    inject_again(v, 14, EVENT_EXCEPTION, true, 0);
+    v->nmi_pending = 1;
+    assert_int_equal(inject_next(v, (struct injectability){.interrupts = true}, &want).vector, 14);
+    assert_true(machine[CPUS].interrupt);
+    assert_int_equal(inject_next(v, (struct injectability){.interrupts = true}, &want).type, EVENT_NMI);
+    vcpu_destroy(v);
+    end_own();
+}
+
+/* ---- A post after each single instruction of what the vCPU's own pCPU does ---- */
+
+static struct vcpu *stepped;
+static unsigned steps_left;
+#define REG_EFL 17 /* as <ucontext.h> has it under _GNU_SOURCE */
+
+static void post_from_elsewhere(void)
+{
+    test_cpu = &cpus[0];
+    vcpu_post(stepped, TESTS_IPI, false, METRONOME_INJECT_MSI);
+    test_cpu = &cpus[CPUS];
+}
+
+static void on_step(int number, siginfo_t *info, void *context)
+{
+    (void)number, (void)info;
+    if (--steps_left)
+        return;
+    post_from_elsewhere();
+    ((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~0x100ll;
+}
+
+/* RSP is moved out of the way of the red zone. */
+#define SET_TRAP_FLAG(op) __asm__ volatile("sub $128, %%rsp; pushfq; " op ", (%%rsp); popfq; add $128, %%rsp" : : : "memory", "cc")
+
+static void discard(struct vcpu *v) { vcpu_discard_posts(v); }
+static bool is_whole_or_gone(const struct vcpu *v) { return v->posted.on || !v->posted.pir[TESTS_IPI / 64]; }
+
+static void go_idle(struct vcpu *v)
+{
+    vcpu_drain(v);
+    sched_block(v, VCPU_IDLE);
+}
+
+static bool is_accepted(const struct vcpu *v) { return vlapic_pending(&v->vlapic) == TESTS_IPI; }
+static bool will_be_woken(const struct vcpu *v)
+{
+    return is_accepted(v) || v->state == VCPU_RUNNABLE || (hvm_pcpus[CPUS]->wake && machine[CPUS].interrupt);
+}
+
+/* As svm_run() does. */
+static void enter(struct vcpu *v)
+{
+    int want;
+
+    __atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);
+    if (vcpu_prepare(v))
+        inject_next(v, (struct injectability){.interrupts = false}, &want);
+}
+static bool is_in_or_kicked(const struct vcpu *v) { return is_accepted(v) || machine[CPUS].interrupt; }
+
+struct stepping {
+    void (*what)(struct vcpu *);
+    bool (*right)(const struct vcpu *);
+    uint32_t from;
+};
+
+/* False: it is done before that many steps. */
+static bool post_after(const struct stepping *s, unsigned steps, bool another)
+{
+    stepped = own_vcpu(0);
+    stepped->state = s->from;
+    hvm_pcpus[CPUS]->wake = 0;
+    if (another)
+        vcpu_post(stepped, GUESTS_IPI, false, METRONOME_INJECT_MSI);
+    machine[CPUS].interrupt = false;
+    steps_left = steps;
+    SET_TRAP_FLAG("orq $0x100");
+    s->what(stepped);
+    SET_TRAP_FLAG("andq $~0x100");
+    assert_true(steps_left || s->right(stepped));
+    vcpu_destroy(stepped);
+    return !steps_left;
+}
+
+static void test_post_after_each_instruction(void **state)
+{
+    static const struct stepping table[] = {
+        {discard, is_whole_or_gone, VCPU_STOPPED}, {vcpu_drain, will_be_woken, VCPU_RUNNABLE},
+        {go_idle, will_be_woken, VCPU_RUNNABLE},   {enter, is_in_or_kicked, VCPU_RUNNABLE},
+    };
+    struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO}, ours;
+
+    (void)state;
+    begin_own();
+    sigaction(SIGTRAP, &action, &ours);
+    for (unsigned i = 0; i < 2 * sizeof(table) / sizeof(table[0]); i++) {
+        unsigned steps = 1;
+
+        while (post_after(&table[i / 2], steps, i & 1))
+            steps++;
+        printf("  %u instructions\n", steps - 1);
+        assert_true(steps > 10);
+    }
+    sigaction(SIGTRAP, &ours, NULL);
+    end_own();
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
@@ -540,6 +743,7 @@ int main(void)
         TEST(every_post_arrives),   TEST(pause_and_unpause), TEST(unpause_before_all_have_stopped),
         TEST(end_before_the_start), TEST(end_while_paused),
         TEST(end_without_answer), TEST(ends_at_once),      TEST(no_room),
+        TEST(woken_before_the_choice), TEST(kick_after_injection), TEST(nmi_behind_an_event), TEST(post_after_each_instruction),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,6 +31,7 @@ static void no_reset(struct vcpu *v, bool sipi, uint8_t vector) { (void)v, (void
 static const struct vendor_ops no_vendor = {.name = "none", .load_regs = no_regs, .vcpu_reset = no_reset};
 const struct vendor_ops *vendor = &no_vendor;
 void hvm_kick(unsigned number) { (void)number; }
+void ipi_send(unsigned number, uint8_t vector) { (void)number, (void)vector; }
 void hvm_attention(unsigned number, uint32_t what) { (void)number, (void)what; }
 void deadline_arm(struct deadline *d, uint64_t host_tsc) { deadline_set(&this_hvm()->deadlines, d, host_tsc); }
 void vcpu_arm_timer(struct vcpu *v) { (void)v; }

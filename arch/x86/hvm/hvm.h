@@ -392,6 +392,7 @@ void fabric_take_apic_output(struct vcpu *v);         /* ICR sends and EOI broad
 void vcpu_post(struct vcpu *v, uint8_t vector, bool level, enum metronome_inject_source source);
 void vcpu_post_work(struct vcpu *v, uint32_t work);
 void vcpu_drain(struct vcpu *v);                      /* owner: takes what was posted into the APIC */
+void vcpu_discard_posts(struct vcpu *v);
 void vcpu_look(struct vcpu *v);                       /* its pCPU looks at its state and its domain's action */
 
 /* ---- inject.c ---- */

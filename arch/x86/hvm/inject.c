@@ -186,8 +186,14 @@ struct injection inject_next(struct vcpu *v, struct injectability can, int *want
         nmi = false;
     } else if (interrupt && can.interrupts) {
         i = take_interrupt(v);
+        vcpu_drain(v);
+        nmi = v->nmi_pending && !v->nmi_blocked;
         interrupt = vlapic_pending(&v->vlapic) >= 0 || pic_requests(v);
     }
+    /* Taking it may have posted to this very vCPU, behind its last look, and with ON set others do not kick. What the drain
+     * leaves makes it leave again at once; and so does an NMI that must wait for the event. */
+    if (v->posted.on || (nmi && i.valid))
+        ipi_send(this_cpu()->id, VECTOR_KICK);
     *want = 0;
     if (nmi || interrupt)
         *want |= can.shadow && !i.valid ? WANT_STEP : interrupt ? WANT_WINDOW : 0;

@@ -7,9 +7,7 @@
 void vcpu_look(struct vcpu *v)
 {
     __atomic_fetch_or(&hvm_pcpus[v->cpu]->wake, 1ull << v->local, __ATOMIC_SEQ_CST);
-    if (v->cpu == this_cpu()->id)
-        this_hvm()->resched = true; /* who runs here makes way for it */
-    hvm_kick(v->cpu);
+    hvm_kick(v->cpu); /* who runs on this pCPU looks at the mask before each entry */
 }
 
 /* In every other state it drains before it runs anyway. */
@@ -48,6 +46,18 @@ void vcpu_post_work(struct vcpu *v, uint32_t work)
 {
     __atomic_fetch_or(&v->posted.work, work, __ATOMIC_RELEASE);
     ring(v);
+}
+
+/* Of a vCPU that stands still. In the drain's order: what is posted meanwhile is there or gone, but not there without ON.
+ * TMR stays: each post sets it anew, perhaps just now. */
+void vcpu_discard_posts(struct vcpu *v)
+{
+    struct posted *p = &v->posted;
+
+    __atomic_exchange_n(&p->on, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&p->work, 0, __ATOMIC_RELAXED);
+    for (unsigned w = 0; w < 4; w++)
+        __atomic_store_n(&p->pir[w], 0, __ATOMIC_RELAXED);
 }
 
 /* The PIC's INT as LINT0 sees it: at least one edge for each that has risen since the last look. */

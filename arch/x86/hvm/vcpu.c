@@ -54,7 +54,7 @@ bool vcpu_prepare(struct vcpu *v)
 {
     struct hvm_pcpu *p = this_hvm();
 
-    if (p->timer_fired || p->attention || p->resched)
+    if (p->timer_fired || p->attention || p->resched || p->wake)
         return false;
     vcpu_drain(v);
     /* A read of the APIC may have seen its tick before the host's timer came. */
@@ -186,10 +186,7 @@ static void reset_events(struct vcpu *v)
     ticks_lost(&v->ticks);
     ticks_forget(&v->ticks);
     v->ticks_seen = 0;
-    memset(v->posted.pir, 0, sizeof(v->posted.pir));
-    memset(v->posted.tmr, 0, sizeof(v->posted.tmr));
-    v->posted.work = 0;
-    v->posted.on = 0;
+    vcpu_discard_posts(v);
     for (unsigned i = 0; i < DECODE_CACHE; i++)
         v->decode[i].insn.length = 0;
 }

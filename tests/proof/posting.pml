@@ -334,7 +334,7 @@ inline take_pir()
 #else
         atomic { empty(stores) -> take(pir, unseen); pir = 0 } /* "bits = __atomic_exchange_n(&p->pir[w], 0, __ATOMIC_ACQUIRE);" */
 #endif
-        d_step { /* "vlapic_post(&v->vlapic, now, (uint8_t)(w * 64 + bit), p->tmr[w] >> bit & 1);" */
+        d_step { /* "if (!vlapic_post(&v->vlapic, now, (uint8_t)(w * 64 + bit), p->tmr[w] >> bit & 1))" */
             assert(!(bits & EDGE & tmr) && !(bits & LEVEL & ~tmr));
             irr = irr | bits;
             bits = 0

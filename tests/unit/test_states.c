@@ -738,12 +738,20 @@ static void test_post_after_each_instruction(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(test_##name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(every_post_arrives),   TEST(pause_and_unpause), TEST(unpause_before_all_have_stopped),
-        TEST(end_before_the_start), TEST(end_while_paused),
-        TEST(end_without_answer), TEST(ends_at_once),      TEST(no_room),
-        TEST(woken_before_the_choice), TEST(kick_after_injection), TEST(nmi_behind_an_event), TEST(post_after_each_instruction),
+        TEST(test_every_post_arrives),
+        TEST(test_pause_and_unpause),
+        TEST(test_unpause_before_all_have_stopped),
+        TEST(test_end_before_the_start),
+        TEST(test_end_while_paused),
+        TEST(test_end_without_answer),
+        TEST(test_ends_at_once),
+        TEST(test_no_room),
+        TEST(test_woken_before_the_choice),
+        TEST(test_kick_after_injection),
+        TEST(test_nmi_behind_an_event),
+        TEST(test_post_after_each_instruction),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

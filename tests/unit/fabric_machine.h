@@ -688,8 +688,15 @@ static void enter(struct vcpu *v)
 /* Who wanted the pCPU meanwhile gets it later: the program is the scheduler. */
 static bool prepare(struct vcpu *v)
 {
-    this_hvm()->resched = false;
-    return vcpu_prepare(v);
+    struct hvm_pcpu *p = this_hvm();
+    uint64_t wake = p->wake;
+    bool ready;
+
+    p->resched = false;
+    p->wake = 0;
+    ready = vcpu_prepare(v);
+    p->wake |= wake;
+    return ready;
 }
 
 /* One entry into the guest and what it does there; the rest of an instruction that waited goes first. */

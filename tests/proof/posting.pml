@@ -68,7 +68,7 @@ mtype request = NONE;
 
 /* ---- Ghosts ---- */
 byte unseen, unseen_work; /* posted, and neither taken nor discarded */
-byte kicks_left = 1;       /* every drain is good for one, the start too; two at most are kept */
+byte kicks_left = 1;      /* every drain is good for one, and so is the start; more than there can be posts do not count */
 bool stopped;
 
 /* When a pCPU's locked operation can be done. */
@@ -115,7 +115,8 @@ inline count_kick()
     d_step { assert(kicks_left > 0); kicks_left-- }
 }
 
-#define DRAINED kicks_left = (kicks_left < 2 -> kicks_left + 1 : 2)
+#define ALL_POSTS (SENDERS * POSTS + OWN_POSTS)
+#define DRAINED kicks_left = (kicks_left < ALL_POSTS -> kicks_left + 1 : kicks_left)
 
 /* post.c:ring */
 inline ring(cpu, view)

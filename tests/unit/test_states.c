@@ -525,6 +525,27 @@ static void create_too_many(void)
         memset(&hvm_pcpus[i]->local[24], 0, 40 * sizeof(struct vcpu *));
 }
 
+static uint64_t held_until;
+static void hold_for_ever(void)
+{
+    hvm_hold(DEADLINE_UNSET);
+    hvm_hold(rdtsc() + 1000 * ADVANCE_MAX);
+    held_until = this_hvm()->hold_until;
+}
+
+/* A moment that no timer can have fired for (a domain's stopped time has none, a TSC of 2^63 neither) holds no entry: the
+ * pCPU would wait for it with interrupts off. */
+static void test_far_deadline_holds_no_entry(void **state)
+{
+    (void)state;
+    give(hold_for_ever);
+    assert_true(held_until <= rdtsc() + ADVANCE_MAX);
+    give(begin);
+    expect_all_run();
+    give(end_it);
+    expect_gone();
+}
+
 static void test_no_room(void **state)
 {
     (void)state;
@@ -747,6 +768,7 @@ int main(void)
         TEST(test_end_while_paused),
         TEST(test_end_without_answer),
         TEST(test_ends_at_once),
+        TEST(test_far_deadline_holds_no_entry),
         TEST(test_no_room),
         TEST(test_woken_before_the_choice),
         TEST(test_kick_after_injection),

@@ -44,7 +44,7 @@ void hvm_hold(uint64_t host_tsc)
 {
     struct hvm_pcpu *p = this_hvm();
 
-    if (host_tsc > p->hold_until)
+    if (host_tsc > p->hold_until && host_tsc <= rdtsc() + ADVANCE_MAX)
         p->hold_until = host_tsc;
 }
 

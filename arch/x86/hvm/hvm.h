@@ -327,7 +327,7 @@ void hvm_attention(unsigned cpu, uint32_t what); /* sets ATTENTION_* and kicks *
 void deadline_arm(struct deadline *d, uint64_t host_tsc); /* on this pCPU */
 /*
  * Timers fire early, so that what they cause is at the guest's entry when it is due. Whoever acts on a deadline that lies less
- * than ADVANCE_MAX ahead has the entry held until then.
+ * than ADVANCE_MAX ahead has the entry held until then; for what is further away none waits.
  */
 void hvm_hold(uint64_t host_tsc);
 void hvm_await(struct hvm_pcpu *p, struct vcpu *v);

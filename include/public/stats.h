@@ -59,7 +59,9 @@ struct metronome_stats {
     uint64_t expiries_put_off; /* timer expiries that waited for the domain's budget */
     uint64_t policies;         /* in force: METRONOME_TICKS_SHIFT(), none of them DEFAULT */
     uint64_t held_ticks;       /* TSC ticks that entries waited for a deadline, so as not to show it early */
-    uint64_t zero[5];
+    uint64_t run_ticks;        /* TSC ticks of the host that its vCPUs had a pCPU */
+    uint64_t steal_ticks;      /* that they could have run, had a pCPU been free for them */
+    uint64_t zero[3];
 };
 METRONOME_ABI_SIZE(struct metronome_stats, 1024);
 

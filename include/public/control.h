@@ -26,10 +26,11 @@ struct metronome_control_header {
     uint32_t ready;        /* 1: takes commands; 2: cannot run, see error */
     uint32_t pcpus;
     uint64_t tsc_hz;
-    uint64_t free_bytes;   /* of the hypervisor's own memory */
+    uint64_t free_bytes;   /* of the hypervisor's own memory, as of the last completion (NOP: now) */
+    uint64_t total_bytes;  /* and with all that is in use */
     char error[256];       /* one line, NUL-terminated */
 };
-METRONOME_ABI_SIZE(struct metronome_control_header, 304);
+METRONOME_ABI_SIZE(struct metronome_control_header, 312);
 
 enum metronome_slot_state {
     METRONOME_SLOT_FREE,      /* may be created */

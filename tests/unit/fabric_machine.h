@@ -171,7 +171,8 @@ void free_pages(void *pages, unsigned order)
     free(pages);
 }
 
-uint64_t free_page_count(void) { return 1 << 20; }
+uint64_t total_page_count(void) { return 1 << 20; }
+uint64_t free_page_count(void) { return total_page_count() - pages_out; }
 uint64_t virt_to_phys(const void *p) { return (uint64_t)p; }
 void *phys_to_virt(uint64_t physical) { return (void *)physical; }
 int vformat_line(char *to, size_t size, const char *format, va_list args) { return vsnprintf(to, size, format, args); }

@@ -90,6 +90,7 @@ static void test_frames(void **state)
     frames_add((FRAMES + 100) * PAGE_SIZE, (FRAMES * 2 - 1) * PAGE_SIZE);
     frames_add(5 * PAGE_SIZE, 6 * PAGE_SIZE); /* too small for its own bookkeeping */
     uint64_t all = free_page_count();
+    assert_int_equal(total_page_count(), all);
     assert_int_equal(all, FRAMES - 7 - 1 + FRAMES - 101 - 1);
 
     srand(2);
@@ -105,6 +106,7 @@ static void test_frames(void **state)
         if (slots[slot].pages)
             give_one(slot);
     assert_int_equal(free_page_count(), all);
+    assert_int_equal(total_page_count(), all);
     /* All joined again: of 4 MiB there are 1024 to 2047 and 4096 to 5119, and no more. */
     assert_null(alloc_pages(11));
     assert_non_null(alloc_pages(10));

@@ -81,6 +81,11 @@ void control_publish(struct domain *d, enum metronome_slot_state state)
     ring_daemon();
 }
 
+static void publish_memory(void)
+{
+    header()->free_bytes = free_page_count() * PAGE_SIZE;
+}
+
 static void complete(const struct metronome_command *c, int status)
 {
     struct metronome_completion_ring *r = (void *)(control + METRONOME_CONTROL_COMPLETIONS);
@@ -89,6 +94,7 @@ static void complete(const struct metronome_command *c, int status)
     e->sequence = c->sequence;
     e->status = status;
     e->value = 0;
+    publish_memory();
     __atomic_store_n(&r->ring.produced, ++completions, __ATOMIC_RELEASE);
     ring_daemon();
 }
@@ -383,7 +389,8 @@ void control_ready(void)
     }
     header()->pcpus = pcpu_count;
     header()->tsc_hz = tsc_hz;
-    header()->free_bytes = free_page_count() * PAGE_SIZE;
+    header()->total_bytes = total_page_count() * PAGE_SIZE;
+    publish_memory();
     __atomic_store_n(&header()->ready, 1, __ATOMIC_RELEASE);
     ring_daemon();
 }

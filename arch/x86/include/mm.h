@@ -24,6 +24,7 @@ void mm_init(void);
 void *alloc_pages(unsigned order);
 void free_pages(void *pages, unsigned order);
 uint64_t free_page_count(void);
+uint64_t total_page_count(void); /* with those in use */
 
 /* Physical address of anything that alloc_pages() or the image gave out. */
 uint64_t virt_to_phys(const void *p);

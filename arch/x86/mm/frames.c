@@ -24,7 +24,7 @@ static struct zone {
 } zones[MAX_EXTENTS];
 static unsigned zone_count;
 static struct block *free_list[MAX_ORDER + 1];
-static uint64_t free_pages_left;
+static uint64_t free_pages_left, total_pages;
 static struct spinlock lock;
 
 void *phys_to_virt(uint64_t physical)
@@ -139,6 +139,11 @@ uint64_t free_page_count(void)
     return __atomic_load_n(&free_pages_left, __ATOMIC_RELAXED);
 }
 
+uint64_t total_page_count(void)
+{
+    return total_pages;
+}
+
 void frames_add(uint64_t base, uint64_t end)
 {
     uint64_t pages = (end - base) >> PAGE_SHIFT, state_size = (pages + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
@@ -152,6 +157,7 @@ void frames_add(uint64_t base, uint64_t end)
         while (at & (block_size(order) - 1) || at + block_size(order) > end)
             order--;
         free_pages_left += 1ull << order;
+        total_pages += 1ull << order;
         list_add(z, at, order);
         at += block_size(order);
     }

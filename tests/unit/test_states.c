@@ -1,140 +1,23 @@
 /*
  * How vCPUs run, halt, wait, stop, start and go, with the real loop of the pCPUs (hvm.c), domains, scheduler, posting and
- * requests. A thread is a pCPU: it halts until an interrupt, and a guest that computes leaves only by one, so that a
- * lost kick or wake-up is a test that does not end in time. Several vCPUs share a pCPU. The device model is a thread too.
+ * requests, on a machine of threads: a guest that computes leaves only by an interrupt, so that a lost kick is a test that does
+ * not end in time. Several vCPUs share a pCPU.
  */
 #include "../../arch/x86/hvm/hvm.c"
 
-#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 #include <ucontext.h>
 #include <cmocka.h>
 
 #define CPUS    2u
 #define VCPUS   3u
-#define RAM     LARGE_PAGE_SIZE
-#define BIOS    65536u
-#define PATIENCE_S 20
+#include "thread_machine.h"
+
 #define GUESTS_IPI 0x50
 #define TESTS_IPI  0x51
 
-__thread struct pcpu *test_cpu;
-struct pcpu *pcpus[MAX_PCPUS];
-unsigned pcpu_count = CPUS;
-uint64_t tsc_hz = 2000000000;
-struct cpu_features cpu_features;
-
-static struct pcpu cpus[CPUS + 1]; /* the last one is the test's own: no pCPU, but it posts */
-static struct machine {
-    volatile bool interrupt; /* an IPI, or one of the two below */
-    volatile bool doorbell, control;
-    volatile uint64_t timer;
-} machine[CPUS + 1];
-static pthread_t threads[CPUS], model;
-static volatile bool quit, model_dead;
-static volatile bool model_sent_away, model_away; /* asked to keep off the slot; does */
-static struct domain *volatile dom;
-static volatile uint32_t registers[4];
 static volatile uint64_t acked[VCPUS];
-static volatile uint32_t published;
-
-/* ---- The machine ---- */
-
-static uint64_t rnd(uint64_t below)
-{
-    static __thread uint64_t seed;
-
-    if (!seed)
-        seed = rdtsc() | 1;
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 11) % below;
-}
-
-static void nap(unsigned us)
-{
-    struct timespec t = {0, us * 1000l};
-
-    nanosleep(&t, NULL);
-}
-
-static bool interrupted(const struct machine *m)
-{
-    return m->interrupt || m->timer <= rdtsc() || quit;
-}
-
-static void take_interrupts(void)
-{
-    struct machine *m = &machine[test_cpu->id];
-
-    if (quit)
-        pthread_exit(NULL);
-    __atomic_store_n(&m->interrupt, false, __ATOMIC_SEQ_CST);
-    if (m->timer <= rdtsc()) {
-        m->timer = UINT64_MAX;
-        timer_interrupt(NULL);
-    }
-    if (__atomic_exchange_n(&m->doorbell, false, __ATOMIC_SEQ_CST))
-        slot_rung(&slots[0]);
-    if (__atomic_exchange_n(&m->control, false, __ATOMIC_SEQ_CST))
-        hvm_attention(test_cpu->id, ATTENTION_CONTROL);
-}
-
-void test_window(void)
-{
-    take_interrupts();
-}
-
-void test_halt(void)
-{
-    while (!interrupted(&machine[test_cpu->id]))
-        sched_yield();
-    take_interrupts();
-}
-
-void ipi_send(unsigned cpu, uint8_t vector)
-{
-    (void)vector;
-    __atomic_store_n(&machine[cpu].interrupt, true, __ATOMIC_SEQ_CST);
-}
-
-void host_timer_arm(uint64_t tsc)
-{
-    machine[test_cpu->id].timer = tsc;
-}
-
-static void *zeroed(size_t bytes)
-{
-    void *p = NULL;
-
-    assert_int_equal(posix_memalign(&p, 4096, bytes), 0);
-    return memset(p, 0, bytes);
-}
-
-void *alloc_pages(unsigned order) { return zeroed(PAGE_SIZE << order); }
-void free_pages(void *pages, unsigned order) { (void)order, free(pages); }
-uint64_t virt_to_phys(const void *p) { return (uint64_t)p; }
-void *phys_to_virt(uint64_t physical) { return (void *)physical; }
-void log_at(enum log_level level, const char *format, ...) { (void)level, (void)format; }
-int vformat_line(char *to, size_t size, const char *format, va_list args) { return vsnprintf(to, size, format, args); }
-void msr_reset(struct vcpu *v) { (void)v; }
-bool control_present(void) { return true; }
-static struct metronome_latency latency;
-struct metronome_latency *control_latency(struct slot *s) { return (void)s, &latency; }
-void control_ended(struct domain *d) { (void)d; }
-void control_message(struct slot *s, const char *text) { (void)s, (void)text; }
-void control_publish(struct domain *d, enum metronome_slot_state state) { (void)d, published = state; }
-
-void panic(const char *format, ...)
-{
-    printf("panic: %s\n", format);
-    abort();
-}
 
 /* ---- Guests: what they do next is chance ---- */
 
@@ -162,8 +45,7 @@ static bool guest_acts(struct vcpu *v)
 
     acknowledge(v);
     if (what < 2) { /* computes */
-        while (!interrupted(&machine[test_cpu->id]))
-            sched_yield();
+        until_interrupted();
         return false;
     }
     if (what < 4) {
@@ -193,77 +75,14 @@ static void run_guest(struct vcpu *v)
 static bool made(struct vcpu *v) { return v; }
 static const struct vendor_ops guests = {.name = "chance", .vcpu_init = made, .vcpu_reset = start_guest, .run = run_guest};
 
-/* ---- The device model: answers, and now and then moves a line ---- */
-
-static void ring_hypervisor(const struct slot *s)
+void ipi_send(unsigned cpu, uint8_t vector)
 {
-    struct metronome_notify *n = (void *)(s->memory + METRONOME_DOMAIN_NOTIFY);
-
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (!__atomic_load_n(&n->hypervisor_waits, __ATOMIC_RELAXED))
-        return;
-    machine[0].doorbell = true;
-    ipi_send(0, 0);
+    (void)vector;
+    interrupt(&machine[cpu]);
 }
 
-static void produce(const struct slot *s, uint32_t op, uint64_t a0, uint64_t a1)
-{
-    struct metronome_command_ring *r = (void *)(s->memory + METRONOME_DOMAIN_COMMANDS);
+/* ---- Commands of the daemon, and what they lead to ---- */
 
-    if (r->ring.produced - __atomic_load_n(&r->ring.consumed, __ATOMIC_ACQUIRE) == METRONOME_RING_ENTRIES)
-        return;
-    r->entry[r->ring.produced % METRONOME_RING_ENTRIES] = (struct metronome_command){.op = op, .args = {a0, a1}};
-    __atomic_store_n(&r->ring.produced, r->ring.produced + 1, __ATOMIC_RELEASE);
-    ring_hypervisor(s);
-}
-
-static void *run_model(void *argument)
-{
-    const struct slot *s = argument;
-    struct metronome_ioreq_page *page = (void *)(s->memory + METRONOME_DOMAIN_IOREQ);
-
-    while (!quit) {
-        unsigned v = (unsigned)rnd(VCPUS);
-
-        model_away = model_sent_away;
-        if (model_away || rnd(4) == 0)
-            nap((unsigned)rnd(50));
-        if (model_away)
-            continue;
-        if (!model_dead && __atomic_load_n(&page->vcpu[v].state_dir_df, __ATOMIC_ACQUIRE) % 16 == METRONOME_IOREQ_READY) {
-            __atomic_store_n(&page->vcpu[v].state_dir_df, METRONOME_IOREQ_RESPONSE, __ATOMIC_RELEASE);
-            ring_hypervisor(s);
-        }
-        if (!model_dead && rnd(16) == 0)
-            produce(s, METRONOME_DM_SET_ISA_IRQ, 5, rnd(2));
-    }
-    return NULL;
-}
-
-/* ---- Commands of the daemon, which CPU 0 runs ---- */
-
-static void (*volatile command)(void);
-
-void control_service(void)
-{
-    if (command)
-        command();
-    command = NULL;
-}
-
-static bool in_time(bool (*done)(void))
-{
-    time_t end = time(NULL) + PATIENCE_S;
-
-    for (unsigned n = 0; !done(); n++)
-        if (n % 4096 == 4095 && time(NULL) > end)
-            return false;
-        else
-            sched_yield();
-    return true;
-}
-
-static bool no_command(void) { return !command; }
 static bool all_stopped(void)
 {
     for (unsigned i = 0; i < VCPUS; i++)
@@ -271,26 +90,8 @@ static bool all_stopped(void)
             return false;
     return dom->paused;
 }
-static bool ended(void) { return dom->ended; }
-
-static void give(void (*what)(void))
-{
-    command = what;
-    machine[0].control = true;
-    ipi_send(0, 0);
-    assert_true(in_time(no_command));
-}
-
-static void create(void)
-{
-    assert_int_equal(domain_create(&slots[0], NULL, NULL), 0);
-    dom = slots[0].domain;
-}
-static void begin(void) { domain_start(dom); }
 static void halt_all(void) { domain_request(dom, ACTION_PAUSE); }
 static void unpause(void) { domain_unpause(dom); }
-static void end_it(void) { domain_end(dom, METRONOME_END_POWEROFF, 0, "destroyed"); }
-static void destroy(void) { domain_destroy(dom); }
 static void unpause_and_pause(void)
 {
     domain_unpause(dom);
@@ -305,91 +106,6 @@ static void begin_and_end(void)
 {
     begin();
     end_it();
-}
-
-static void *run_cpu(void *argument)
-{
-    test_cpu = argument;
-    while (!quit)
-        round(test_cpu->hvm);
-    return NULL;
-}
-
-static int set_up(void **state)
-{
-    struct slot *s = &slots[0];
-    struct metronome_domain_header *h;
-
-    (void)state;
-    vendor = &guests;
-    s->size = METRONOME_DOMAIN_ARENA + RAM + BIOS;
-    s->physical = 1ull << 40;
-    s->memory = zeroed(s->size);
-    s->registers = registers;
-    h = (void *)(s->memory + METRONOME_DOMAIN_HEADER);
-    *h = (struct metronome_domain_header){.magic = METRONOME_DOMAIN_MAGIC, .version = METRONOME_ABI_VERSION,
-        .flags = METRONOME_DOMAIN_HAS_DM, .vcpus = VCPUS, .ram_low = RAM, .extra = RAM, .extra_bytes = BIOS, .firmware = RAM, .firmware_bytes = BIOS};
-    slot_count = 1;
-    memset(cpus, 0, sizeof(cpus));
-    quit = model_dead = false;
-    for (unsigned i = 0; i <= CPUS; i++) {
-        cpus[i].id = i;
-        if (i == CPUS)
-            break;
-        pcpus[i] = &cpus[i];
-        cpus[i].hvm = hvm_pcpus[i] = make_pcpu(i);
-        machine[i] = (struct machine){.timer = UINT64_MAX};
-    }
-    test_cpu = &cpus[CPUS];
-    for (unsigned i = 0; i < CPUS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, run_cpu, &cpus[i]), 0);
-    assert_int_equal(pthread_create(&model, NULL, run_model, s), 0);
-    give(create);
-    return 0;
-}
-
-static bool is_away(void) { return model_away; }
-
-/* A slot is used again only after its device model is gone and its pages are punched out: the next one finds zeroes. */
-static void clean_slot(void)
-{
-    uint8_t *memory = slots[0].memory;
-
-    model_sent_away = true;
-    assert_true(in_time(is_away));
-    memset(memory + METRONOME_DOMAIN_IOREQ, 0, METRONOME_DOMAIN_ARENA - METRONOME_DOMAIN_IOREQ);
-    model_sent_away = false;
-}
-
-/* Nothing of the domain is left on a pCPU, whatever it did at its end. */
-static void expect_gone(void)
-{
-    assert_true(in_time(ended));
-    assert_int_equal(published, METRONOME_SLOT_SHUTDOWN);
-    give(destroy);
-    for (unsigned i = 0; i < CPUS; i++) {
-        assert_null(cpus[i].current);
-        assert_int_equal(hvm_pcpus[i]->runnable | hvm_pcpus[i]->io_waiting, 0);
-        for (unsigned k = 0; k < 64; k++)
-            assert_null(hvm_pcpus[i]->local[k]);
-        for (unsigned k = 0; k < hvm_pcpus[i]->deadlines.count; k++)
-            assert_ptr_equal(hvm_pcpus[i]->deadlines.slot[k], &hvm_pcpus[i]->slice);
-    }
-    clean_slot();
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    quit = true;
-    for (unsigned i = 0; i < CPUS; i++)
-        pthread_join(threads[i], NULL);
-    pthread_join(model, NULL);
-    for (unsigned i = 0; i < CPUS; i++)
-        free_pages(hvm_pcpus[i], 0);
-    free(slots[0].memory);
-    memset(&slots[0], 0, sizeof(slots[0]));
-    return 0;
 }
 
 static uint64_t before;

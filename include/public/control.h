@@ -62,7 +62,7 @@ struct metronome_slot_status {
     char message[192];   /* one line, NUL-terminated */
     struct metronome_stats stats;
 };
-METRONOME_ABI_SIZE(struct metronome_slot_status, 64 + 192 + 1024);
+METRONOME_ABI_SIZE(struct metronome_slot_status, 64 + 192 + 2048);
 
 /* Commands of the daemon; args[0] is always the slot. */
 enum metronome_control_op {

@@ -1,6 +1,6 @@
 /*
- * What the hypervisor counts per domain: exits by reason, interrupts injected by source, the account of the ticks, and what
- * was put off. The lists make the enumerations and the names that tools print.
+ * What the hypervisor counts per domain: exits by reason, interrupts injected by source, the account of the ticks, what was
+ * put off, and the longest spans with interrupts off. The lists make the enumerations and the names that tools print.
  */
 #ifndef METRONOME_PUBLIC_STATS_H
 #define METRONOME_PUBLIC_STATS_H
@@ -61,8 +61,13 @@ struct metronome_stats {
     uint64_t held_ticks;       /* TSC ticks that entries waited for a deadline, so as not to show it early */
     uint64_t run_ticks;        /* TSC ticks of the host that its vCPUs had a pCPU */
     uint64_t steal_ticks;      /* that they could have run, had a pCPU been free for them */
-    uint64_t zero[3];
+    /* The longest spans with interrupts off, in TSC ticks: from an exit of the reason to the next entry, or to where the pCPU's
+     * loop lets interrupts in; and of the loops themselves of the domain's pCPUs, whatever they worked at. Without what an
+     * entry waits for a deadline (held_ticks), and without the world switch, some 40 instructions. */
+    uint64_t longest_off[32]; /* by enum metronome_exit_reason */
+    uint64_t longest_off_loop;
+    uint64_t zero[98];
 };
-METRONOME_ABI_SIZE(struct metronome_stats, 1024);
+METRONOME_ABI_SIZE(struct metronome_stats, 2048);
 
 #endif

@@ -94,7 +94,8 @@ def test_power_off():
     with metronome(*LINUX, "--append", "console=ttyS0 mt.test=poweroff") as run:
         run.ends(0, 60)
         says(run, "switched itself off")
-        says(run, r"^  exits  +\d+$")
+        says(run, r"^  exits  +\d+  +longest off, TSC ticks$")
+        says(run, r"^    HLT  +\d+  +\d+\.\d %  +\d+$")
         says(run, r"^    local APIC timer +\d+")
         says(run, r"^metronome: +\d+\.\d s  creating the guest$")
     nothing_left()

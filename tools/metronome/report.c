@@ -8,17 +8,45 @@ static const char *const exit_names[] = {METRONOME_EXIT_REASONS(X)};
 static const char *const inject_names[] = {METRONOME_INJECT_SOURCES(X)};
 #undef X
 
-static void table(const char *title, const char *const *names, unsigned count, const uint64_t *values)
+static uint64_t sum(const uint64_t *values, unsigned count)
 {
     uint64_t total = 0;
 
     for (unsigned i = 0; i < count; i++)
         total += values[i];
-    fprintf(stderr, "  %-34s %14" PRIu64 "\n", title, total);
-    for (unsigned i = 0; i < count; i++)
-        if (values[i])
-            fprintf(stderr, "    %-32s %14" PRIu64 "  %5.1f %%\n", names[i], values[i],
-                    100.0 * (double)values[i] / (double)total);
+    return total;
+}
+
+static void share(const char *name, uint64_t value, uint64_t total)
+{
+    fprintf(stderr, "    %-32s %14" PRIu64 "  %5.1f %%", name, value, 100.0 * (double)value / (double)total);
+}
+
+static void exits_table(const struct metronome_stats *s)
+{
+    uint64_t total = sum(s->exits, METRONOME_EXIT_COUNT);
+
+    fprintf(stderr, "  %-34s %14" PRIu64 " %33s\n", "exits", total, "longest off, TSC ticks");
+    for (unsigned i = 0; i < METRONOME_EXIT_COUNT; i++) {
+        if (!s->exits[i])
+            continue;
+        share(exit_names[i], s->exits[i], total);
+        fprintf(stderr, " %23" PRIu64 "\n", s->longest_off[i]);
+    }
+    fprintf(stderr, "    %-32s %48" PRIu64 "\n", "none: the CPUs' loop", s->longest_off_loop);
+}
+
+static void injections_table(const struct metronome_stats *s)
+{
+    uint64_t total = sum(s->injected, METRONOME_INJECT_COUNT);
+
+    fprintf(stderr, "  %-34s %14" PRIu64 "\n", "interrupts injected", total);
+    for (unsigned i = 0; i < METRONOME_INJECT_COUNT; i++) {
+        if (!s->injected[i])
+            continue;
+        share(inject_names[i], s->injected[i], total);
+        fputc('\n', stderr);
+    }
 }
 
 #define X(name, key, text) text,
@@ -71,8 +99,8 @@ void report_end(const struct event *end)
 {
     const struct metronome_stats *s = &end->stats;
 
-    table("exits", exit_names, METRONOME_EXIT_COUNT, s->exits);
-    table("interrupts injected", inject_names, METRONOME_INJECT_COUNT, s->injected);
+    exits_table(s);
+    injections_table(s);
     ticks_table(s);
     delays_table(s);
     latency_table(end->latency_ns);

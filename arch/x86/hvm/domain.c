@@ -630,16 +630,28 @@ static void add_chipset(struct metronome_stats *s, struct chipset *c)
     spin_unlock(&c->lock);
 }
 
+static void at_least(uint64_t *longest, uint64_t span)
+{
+    *longest = span > *longest ? span : *longest;
+}
+
+static void add_vcpu(struct metronome_stats *s, const struct vcpu *v)
+{
+    for (unsigned i = 0; i < METRONOME_EXIT_COUNT; i++) {
+        s->exits[i] += v->counts.exits[i];
+        at_least(&s->longest_off[i], v->counts.longest_off[i]);
+    }
+    for (unsigned i = 0; i < METRONOME_INJECT_COUNT; i++)
+        s->injected[i] += v->counts.injected[i];
+    s->held_ticks += v->counts.held_ticks;
+    at_least(&s->longest_off_loop, hvm_pcpus[v->cpu]->longest_off);
+    add_ledger(s, METRONOME_TICKS_OF_LAPIC, &v->ticks);
+}
+
 void domain_stats(struct domain *d, struct metronome_stats *s)
 {
     memset(s, 0, sizeof(*s));
-    for (unsigned v = 0; v < d->vcpus; v++) {
-        for (unsigned i = 0; i < METRONOME_EXIT_COUNT; i++)
-            s->exits[i] += d->vcpu[v]->counts.exits[i];
-        for (unsigned i = 0; i < METRONOME_INJECT_COUNT; i++)
-            s->injected[i] += d->vcpu[v]->counts.injected[i];
-        s->held_ticks += d->vcpu[v]->counts.held_ticks;
-        add_ledger(s, METRONOME_TICKS_OF_LAPIC, &d->vcpu[v]->ticks);
-    }
+    for (unsigned v = 0; v < d->vcpus; v++)
+        add_vcpu(s, d->vcpu[v]);
     add_chipset(s, &d->chipset);
 }

@@ -203,6 +203,18 @@ static void give_attention(struct hvm_pcpu *p)
     }
 }
 
+/* The loop's only places where interrupts are on, and the ends of its spans without. */
+static void let_in(struct hvm_pcpu *p, bool halt)
+{
+    off_ends(p, p->off_longest);
+    if (halt)
+        sti_hlt_cli();
+    else
+        sti_nop_cli();
+    p->off_since = rdtsc();
+    p->off_longest = &p->longest_off;
+}
+
 static bool has_work(const struct hvm_pcpu *p)
 {
     return p->runnable || p->timer_fired || p->attention || __atomic_load_n(&p->wake, __ATOMIC_SEQ_CST);
@@ -227,7 +239,7 @@ static void poll_a_while(struct hvm_pcpu *p)
     tell_waits(p, waiting, false);
     while (!has_work(p) && rdtsc() < end) {
         poll_requests(p);
-        sti_nop_cli();
+        let_in(p, false);
     }
     tell_waits(p, waiting, true);
     for (; waiting; waiting &= waiting - 1) {
@@ -244,14 +256,14 @@ static void idle(struct hvm_pcpu *p)
     if (p->io_waiting)
         poll_a_while(p);
     if (!has_work(p))
-        sti_hlt_cli();
+        let_in(p, true);
 }
 
 static void round(struct hvm_pcpu *p)
 {
     struct vcpu *v;
 
-    sti_nop_cli();
+    let_in(p, false);
     if (p->timer_fired)
         run_timer(p);
     if (p->attention)
@@ -279,6 +291,7 @@ static struct hvm_pcpu *make_pcpu(unsigned id)
     BUG_ON(!p);
     p->id = id;
     p->timer_armed = DEADLINE_UNSET;
+    p->off_longest = &p->longest_off;
     deadline_init(&p->slice, slice_over);
     return p;
 }
@@ -315,6 +328,7 @@ void hvm_cpu_loop(void)
         else
             standalone_init();
     }
+    p->off_since = rdtsc();
     for (;;)
         round(p);
 }

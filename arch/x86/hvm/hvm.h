@@ -203,7 +203,9 @@ struct vcpu {
     void *fpu;                    /* XSAVE area, one or more pages */
     struct {
         uint64_t exits[METRONOME_EXIT_COUNT], injected[METRONOME_INJECT_COUNT], held_ticks;
+        uint64_t longest_off[METRONOME_EXIT_COUNT]; /* spans with interrupts off */
     } counts;
+    uint64_t *off_longest;        /* of them: where the one that is under way counts */
 };
 
 /* Where interrupts addressed to APIC ids go; updated in place by the vCPU that changes, read without lock. */
@@ -273,6 +275,9 @@ struct hvm_pcpu {
     struct vcpu *local[64];           /* vCPUs that live here */
     uint64_t runnable, io_waiting;    /* masks of local ones */
     unsigned last;                    /* that ran last */
+    uint64_t off_since;               /* host TSC at which interrupts went off */
+    uint64_t *off_longest;            /* of spans like the one under way: the loop's, or a vCPU's that has just left */
+    uint64_t longest_off;             /* the loop's: from where it lets interrupts in, until it does so again or enters */
     struct deadline slice;            /* end of the running vCPU's time slice */
     bool resched;
     struct vendor_pcpu *vendor;
@@ -331,6 +336,22 @@ void deadline_arm(struct deadline *d, uint64_t host_tsc); /* on this pCPU */
  */
 void hvm_hold(uint64_t host_tsc);
 void hvm_await(struct hvm_pcpu *p, struct vcpu *v);
+
+/* Interrupts are let in: what has gone since they went off counts, but for what is waited for on purpose. */
+static inline void off_ends(const struct hvm_pcpu *p, uint64_t *longest)
+{
+    uint64_t span = rdtsc() - p->off_since;
+
+    if (span > *longest)
+        *longest = span;
+}
+
+static inline void hvm_after_exit(struct vcpu *v)
+{
+    this_hvm()->off_since = rdtsc();
+    v->off_longest = &v->counts.longest_off[METRONOME_EXIT_OTHER]; /* until the exit's reason is counted */
+}
+
 static inline void hvm_before_entry(struct vcpu *v)
 {
     struct hvm_pcpu *p = this_hvm();
@@ -340,6 +361,7 @@ static inline void hvm_before_entry(struct vcpu *v)
 
         latency_entered(&v->latency, (now > p->hold_until ? now : p->hold_until) + v->domain->time.tsc_offset);
     }
+    off_ends(p, v->off_longest);
     if (p->hold_until)
         hvm_await(p, v);
 }
@@ -464,6 +486,7 @@ void exit_crash(struct vcpu *v, const char *format, ...) __attribute__((format(p
 static inline void count_exit(struct vcpu *v, enum metronome_exit_reason reason)
 {
     v->counts.exits[reason]++;
+    v->off_longest = &v->counts.longest_off[reason];
 }
 
 /* ---- io.c: ports and MMIO ---- */

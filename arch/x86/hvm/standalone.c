@@ -117,6 +117,15 @@ static void print_counts(const char *title, const uint64_t *counts, const char *
             log_info("  %-32s %12llu\n", names[i], (unsigned long long)counts[i]);
 }
 
+static void print_exits(const struct vcpu *v, const char *const *names)
+{
+    log_info("exits by reason                                longest off, TSC ticks\n");
+    for (unsigned i = 0; i < METRONOME_EXIT_COUNT; i++)
+        if (v->counts.exits[i])
+            log_info("  %-32s %12lu %22lu\n", names[i], v->counts.exits[i], v->counts.longest_off[i]);
+    log_info("  %-32s %35lu\n", "none: the CPU's loop", hvm_pcpus[v->cpu]->longest_off);
+}
+
 static void print_ticks(struct domain *d)
 {
 #define X(name, key, text) text,
@@ -172,7 +181,7 @@ static void print_stats(struct domain *d)
     static const char *const sources[] = {METRONOME_INJECT_SOURCES(X)};
 #undef X
     for (unsigned i = 0; i < d->vcpus; i++) {
-        print_counts("exits by reason", d->vcpu[i]->counts.exits, exits, METRONOME_EXIT_COUNT);
+        print_exits(d->vcpu[i], exits);
         print_counts("interrupts injected by source", d->vcpu[i]->counts.injected, sources, METRONOME_INJECT_COUNT);
     }
     print_ticks(d);

@@ -150,6 +150,8 @@ static void load(struct vcpu *v)
 
 void vcpu_run(struct vcpu *v)
 {
+    struct hvm_pcpu *p = this_hvm();
+
     if (v->io.waiting) {
         if (!ioreq_poll(v)) { /* it has taken its answer back */
             sched_block(v, VCPU_WAIT_IOREQ);
@@ -173,7 +175,9 @@ void vcpu_run(struct vcpu *v)
         return;
     }
     load(v);
+    v->off_longest = p->off_longest;
     vendor->run(v);
+    p->off_longest = v->off_longest;
     if (v->state == VCPU_IN_GUEST)
         v->state = VCPU_RUNNABLE;
 }

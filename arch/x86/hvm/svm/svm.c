@@ -396,6 +396,7 @@ static void svm_run(struct vcpu *v)
         before_entry(v);
         hvm_before_entry(v);
         svm_enter(v->emu.regs.gpr, s->vmcb_physical);
+        hvm_after_exit(v);
         after_exit(v);
         if (svm_exit(v) == EXIT_LEAVE)
             break;

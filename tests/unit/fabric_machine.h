@@ -177,10 +177,10 @@ uint64_t virt_to_phys(const void *p) { return (uint64_t)p; }
 void *phys_to_virt(uint64_t physical) { return (void *)physical; }
 int vformat_line(char *to, size_t size, const char *format, va_list args) { return vsnprintf(to, size, format, args); }
 int console_read(void) { return -1; }
-void console_write(const char *bytes, size_t n) { (void)bytes, (void)n; }
 void standalone_init(void) {}
 void standalone_poll(void) {}
 void standalone_ended(struct domain *d) { (void)d; }
+void standalone_console(struct domain *d, const uint8_t *bytes, unsigned n) { (void)d, (void)bytes, (void)n; }
 void irq_set_handler(uint8_t vector, irq_handler *handler, void *argument) { (void)vector, (void)handler, (void)argument; }
 int irq_alloc(irq_handler *handler, void *argument) { return handler && argument ? 0x31 : 0x30; }
 void machine_stop(int code) { exit(code); }

@@ -258,7 +258,7 @@ void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n)
     uint32_t consumed;
 
     if (!d->slot->registers) {
-        console_write((const char *)bytes, n);
+        standalone_console(d, bytes, n);
         return;
     }
     consumed = __atomic_load_n(&c->out_ring.consumed, __ATOMIC_ACQUIRE);

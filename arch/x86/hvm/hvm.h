@@ -588,9 +588,10 @@ extern struct slot slots[METRONOME_MAX_SLOTS];
 extern unsigned slot_count;
 void control_ready(void);
 
-/* ---- standalone.c: boot module 0 as a domain, where there is no control device ---- */
+/* ---- standalone.c: boot modules as domains, where there is no control device ---- */
 void standalone_init(void);
 void standalone_poll(void);
+void standalone_console(struct domain *d, const uint8_t *bytes, unsigned n);
 void standalone_ended(struct domain *d);
 
 #endif

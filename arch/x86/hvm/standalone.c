@@ -1,48 +1,142 @@
 /*
- * Without a control device: the first boot module is a guest without device model, in the hypervisor's own memory and on
- * its console. Bochs, deterministic runs and small test guests need nothing else.
+ * Without a control device: boot modules are guests without device model, in the hypervisor's own memory and on its console.
+ * Bochs, deterministic runs, benchmarks and small test guests need nothing else. The options are in docs/boot.md.
  */
 #include "hvm.h"
 
 #define ORDER_MAX 18u /* 1 GiB */
 #define ORDER_MIN 13u /* 32 MiB */
+#define GUESTS_MAX BOOT_MAX_MODULES
+#define NO_MODULE BOOT_MAX_MODULES
+#define LINE_BYTES 160u
 
-static struct slot own_slot;
+static struct guest {
+    struct slot slot;
+    unsigned image, initrd; /* modules; NO_MODULE: no RAM disk */
+    struct spinlock lock;   /* of the two below */
+    char line[LINE_BYTES];  /* of its console, not printed yet */
+    unsigned line_length;
+} guests[GUESTS_MAX];
+static unsigned guest_count;
+static unsigned long mem_mib[GUESTS_MAX], vcpus[GUESTS_MAX];
+static bool shown[GUESTS_MAX];   /* whose console is printed */
+static bool awaited[GUESTS_MAX]; /* for whose end the run waits */
+static struct spinlock end_lock;
 
-static unsigned long option_number(const char *name, unsigned long otherwise)
+static void __attribute__((noreturn, format(printf, 1, 2))) refuse(const char *format, ...)
 {
-    char text[24];
+    char why[160];
+    va_list args;
+
+    va_start(args, format);
+    vformat_line(why, sizeof(why), format, args);
+    va_end(args);
+    log_error("%s\n", why);
+    machine_stop(2);
+}
+
+/* An option's value: numbers with separators between them. */
+struct list {
+    const char *name, *at;
+    char text[80];
+};
+
+static bool list_open(struct list *l, const char *name)
+{
+    l->name = name;
+    l->at = l->text;
+    return boot_option(name, l->text, sizeof(l->text));
+}
+
+static bool list_skip(struct list *l, char separator)
+{
+    bool there = *l->at == separator;
+
+    l->at += there;
+    return there;
+}
+
+static unsigned long list_number(struct list *l, unsigned long most)
+{
+    const char *start = l->at;
     unsigned long n = 0;
 
-    if (!boot_option(name, text, sizeof(text)))
-        return otherwise;
-    for (const char *c = text; *c >= '0' && *c <= '9'; c++)
-        n = n * 10 + (unsigned long)(*c - '0');
+    for (; *l->at >= '0' && *l->at <= '9' && n <= most; l->at++)
+        n = n * 10 + (unsigned long)(*l->at - '0');
+    if (l->at == start)
+        refuse("%s=%s: a number is missing at '%s'", l->name, l->text, start);
+    if (n > most)
+        refuse("%s=%s: at '%s': %lu is the most", l->name, l->text, start, most);
     return n;
 }
 
-/* The largest block there is, or what mem=MIB asks for. */
-static bool take_memory(struct slot *s)
+static void list_close(const struct list *l)
 {
-    unsigned long mib = option_number("mem", 0);
-
-    for (unsigned order = ORDER_MAX; order >= ORDER_MIN; order--) {
-        if (mib && (PAGE_SIZE << order) / 2 >= (mib << 20) + METRONOME_DOMAIN_ARENA)
-            continue;
-        s->memory = alloc_pages(order);
-        if (!s->memory)
-            continue;
-        s->size = PAGE_SIZE << order;
-        s->physical = virt_to_phys(s->memory);
-        return true;
-    }
-    return false;
+    if (*l->at)
+        refuse("%s=%s: what is '%s'?", l->name, l->text, l->at);
 }
 
-static void stop(int code, const char *why)
+static unsigned take_module(struct list *l)
 {
-    log_error("%s\n", why);
-    machine_stop(code);
+    static bool taken[BOOT_MAX_MODULES];
+    unsigned module = (unsigned)list_number(l, boot_info.modules - 1);
+
+    if (taken[module])
+        refuse("%s=%s: boot module %u is named twice", l->name, l->text, module);
+    taken[module] = true;
+    return module;
+}
+
+/* guests=IMAGE[+INITRD],... */
+static void option_guests(void)
+{
+    struct list l;
+
+    if (!list_open(&l, "guests")) {
+        guest_count = 1;
+        guests[0].initrd = boot_info.modules > 1 ? 1 : NO_MODULE;
+        return;
+    }
+    do {
+        struct guest *g = &guests[guest_count++];
+
+        g->image = take_module(&l);
+        g->initrd = list_skip(&l, '+') ? take_module(&l) : NO_MODULE;
+    } while (list_skip(&l, ','));
+    list_close(&l);
+}
+
+/* One number for each guest; the last one is for all that follow, too. */
+static void option_each(const char *name, unsigned long most, unsigned long otherwise, unsigned long *value)
+{
+    struct list l;
+    bool more = list_open(&l, name);
+
+    if (!more)
+        l.text[0] = '\0';
+    for (unsigned i = 0; i < guest_count; i++) {
+        if (more)
+            otherwise = list_number(&l, most);
+        more = more && list_skip(&l, ',');
+        value[i] = otherwise;
+    }
+    list_close(&l);
+}
+
+/* Numbers of guests; without the option all of them. */
+static void option_some(const char *name, bool *value)
+{
+    struct list l;
+    bool some = list_open(&l, name);
+
+    for (unsigned i = 0; i < guest_count; i++)
+        value[i] = !some;
+    if (!some)
+        return;
+    do
+        value[list_number(&l, guest_count - 1)] = true;
+    while (list_skip(&l, ','));
+    list_close(&l);
 }
 
 /* ticks=SOURCE=POLICY,... */
@@ -52,61 +146,146 @@ static uint32_t option_ticks(void)
     uint32_t ticks = 0;
     const char *wrong = boot_option("ticks", text, sizeof(text)) ? metronome_ticks_parse(text, &ticks) : NULL;
 
-    if (wrong) {
-        log_error("ticks=%s: '%s' is no SOURCE=POLICY\n", text, wrong);
-        machine_stop(2);
-    }
+    if (wrong)
+        refuse("ticks=%s: '%s' is no SOURCE=POLICY", text, wrong);
     return ticks;
 }
 
-static void fill_header(struct slot *s, const struct boot_module *image, const struct boot_module *initrd)
+/* The smallest block that holds what mem= asks for. */
+static unsigned wanted_order(unsigned guest)
 {
-    struct metronome_domain_header *h = (void *)(s->memory + METRONOME_DOMAIN_HEADER);
-    unsigned long mib = option_number("mem", 0);
-    uint64_t room = (s->size - METRONOME_DOMAIN_ARENA) & ~(LARGE_PAGE_SIZE - 1);
+    unsigned order = ORDER_MAX;
+
+    while (mem_mib[guest] && order > ORDER_MIN && (PAGE_SIZE << order) / 2 >= (mem_mib[guest] << 20) + METRONOME_DOMAIN_ARENA)
+        order--;
+    return order;
+}
+
+/* A block for each guest, of this order at most; or none at all. */
+static bool take_blocks(unsigned most)
+{
+    for (unsigned i = 0; i < guest_count; i++) {
+        unsigned order = wanted_order(i) < most ? wanted_order(i) : most;
+        struct slot *s = &guests[i].slot;
+
+        s->memory = alloc_pages(order);
+        s->size = PAGE_SIZE << order;
+        if (s->memory)
+            continue;
+        while (i--)
+            free_pages(guests[i].slot.memory, (unsigned)__builtin_ctzll(guests[i].slot.size / PAGE_SIZE));
+        return false;
+    }
+    return true;
+}
+
+static void take_memory(void)
+{
+    unsigned order = ORDER_MAX;
+
+    while (!take_blocks(order))
+        if (order-- == ORDER_MIN)
+            refuse("too little memory for %s", guest_count == 1 ? "a guest" : "so many guests");
+}
+
+static void fill_header(unsigned guest)
+{
+    const struct guest *g = &guests[guest];
+    const struct boot_module *image = &boot_info.module[g->image];
+    struct metronome_domain_header *h = (void *)(g->slot.memory + METRONOME_DOMAIN_HEADER);
+    uint64_t room = (g->slot.size - METRONOME_DOMAIN_ARENA) & ~(LARGE_PAGE_SIZE - 1), bytes = mem_mib[guest] << 20;
+    uint64_t wallclock;
 
     h->magic = METRONOME_DOMAIN_MAGIC;
     h->version = METRONOME_ABI_VERSION;
-    h->vcpus = (uint32_t)option_number("vcpus", 1);
-    h->ram_low = mib && mib << 20 < room ? mib << 20 & ~(LARGE_PAGE_SIZE - 1) : room;
+    h->vcpus = (uint32_t)vcpus[guest];
+    h->ram_low = bytes && bytes < room ? bytes & ~(LARGE_PAGE_SIZE - 1) : room;
     h->extra = h->ram_low;
-    h->wallclock = (int64_t)option_number("wallclock", 1767225600); /* 2026-01-01 */
+    h->wallclock = boot_option_number("wallclock", &wallclock) ? (int64_t)wallclock : 1767225600; /* 2026-01-01 */
     h->module_bytes = image->size;
-    h->initrd_bytes = initrd ? initrd->size : 0;
+    h->initrd_bytes = g->initrd == NO_MODULE ? 0 : boot_info.module[g->initrd].size;
     h->ticks = option_ticks();
     memcpy(h->name, "module", 7);
     memcpy(h->command_line, image->command_line, sizeof(image->command_line));
 }
 
-void standalone_init(void)
+static const void *map_module(unsigned module)
 {
-    const struct boot_module *initrd = boot_info.modules > 1 ? &boot_info.module[1] : NULL;
-    void *image, *ramdisk = NULL;
-    int error;
+    const void *mapped;
 
-    if (boot_info.modules == 0)
-        stop(2, "nothing to run: no control device and no boot module");
-    if (!take_memory(&own_slot))
-        stop(2, "too little memory for a guest");
-    fill_header(&own_slot, &boot_info.module[0], initrd);
-    image = map_physical(boot_info.module[0].base, boot_info.module[0].size, MAP_READONLY);
-    if (initrd)
-        ramdisk = map_physical(initrd->base, initrd->size, MAP_READONLY);
-    if (!image || (initrd && !ramdisk))
-        stop(2, "the boot module cannot be mapped");
-    error = domain_create(&own_slot, image, ramdisk);
-    if (error) {
-        log_error("the guest cannot be made (%d)\n", error);
-        machine_stop(2);
-    }
-    domain_start(own_slot.domain);
+    if (module == NO_MODULE)
+        return NULL;
+    mapped = map_physical(boot_info.module[module].base, boot_info.module[module].size, MAP_READONLY);
+    if (!mapped)
+        refuse("boot module %u cannot be mapped", module);
+    return mapped;
 }
 
-/* The console has no interrupt here: looked at on each round of the pCPU's loop. */
+static void make_guest(unsigned guest)
+{
+    struct guest *g = &guests[guest];
+    int error;
+
+    g->slot.index = guest;
+    g->slot.physical = virt_to_phys(g->slot.memory);
+    fill_header(guest);
+    error = domain_create(&g->slot, map_module(g->image), map_module(g->initrd));
+    if (error)
+        refuse("guest %u cannot be made (%d)", guest, error);
+}
+
+void standalone_init(void)
+{
+    if (boot_info.modules == 0)
+        refuse("nothing to run: no control device and no boot module");
+    option_guests();
+    option_each("mem", METRONOME_RAM_LOW_MAX >> 20, 0, mem_mib);
+    option_each("vcpus", METRONOME_MAX_VCPUS, 1, vcpus);
+    option_some("show", shown);
+    option_some("until", awaited);
+    take_memory();
+    for (unsigned i = 0; i < guest_count; i++)
+        make_guest(i);
+    for (unsigned i = 0; i < guest_count; i++)
+        domain_start(guests[i].slot.domain);
+}
+
+/* The console has no interrupt here: looked at on each round of the pCPU's loop. What is typed is the first shown guest's. */
 void standalone_poll(void)
 {
-    if (own_slot.domain && !own_slot.domain->ended)
-        domain_console_poll(own_slot.domain);
+    unsigned i = 0;
+
+    while (i < guest_count && !shown[i])
+        i++;
+    if (i < guest_count && guests[i].slot.domain && !guests[i].slot.domain->ended)
+        domain_console_poll(guests[i].slot.domain);
+}
+
+static void print_line(struct guest *g)
+{
+    console_print("%u: %.*s\n", g->slot.index, (int)g->line_length, g->line);
+    g->line_length = 0;
+}
+
+/* A guest alone has the console as it is; several have whole lines of it, with their numbers. */
+void standalone_console(struct domain *d, const uint8_t *bytes, unsigned n)
+{
+    struct guest *g = &guests[d->slot->index];
+
+    if (!shown[d->slot->index])
+        return;
+    if (guest_count == 1) {
+        console_write((const char *)bytes, n);
+        return;
+    }
+    spin_lock(&g->lock);
+    for (unsigned i = 0; i < n; i++) {
+        if (bytes[i] == '\n' || g->line_length == LINE_BYTES)
+            print_line(g);
+        if (bytes[i] != '\n' && bytes[i] != '\r')
+            g->line[g->line_length++] = (char)bytes[i];
+    }
+    spin_unlock(&g->lock);
 }
 
 static void print_counts(const char *title, const uint64_t *counts, const char *const *names, unsigned n)
@@ -180,6 +359,8 @@ static void print_stats(struct domain *d)
     static const char *const exits[] = {METRONOME_EXIT_REASONS(X)};
     static const char *const sources[] = {METRONOME_INJECT_SOURCES(X)};
 #undef X
+    if (guest_count > 1)
+        log_info("guest %u\n", d->slot->index);
     for (unsigned i = 0; i < d->vcpus; i++) {
         print_exits(d->vcpu[i], exits);
         print_counts("interrupts injected by source", d->vcpu[i]->counts.injected, sources, METRONOME_INJECT_COUNT);
@@ -188,9 +369,28 @@ static void print_stats(struct domain *d)
     print_latency(d);
 }
 
-/* The guest's end is the machine's. */
+static int end_code(const struct domain *d)
+{
+    return d->end == METRONOME_END_EXIT ? (int)d->end_code : d->end == METRONOME_END_POWEROFF ? 0 : 1;
+}
+
+/* The end of the last one that the run waits for is the machine's; its code is the first one's that is not 0. */
 void standalone_ended(struct domain *d)
 {
-    print_stats(d);
-    machine_stop(d->end == METRONOME_END_EXIT ? (int)d->end_code : d->end == METRONOME_END_POWEROFF ? 0 : 1);
+    static int code;
+    bool more = false;
+
+    spin_lock(&end_lock);
+    if (guests[d->slot->index].line_length)
+        print_line(&guests[d->slot->index]);
+    if (awaited[d->slot->index] && !code)
+        code = end_code(d);
+    awaited[d->slot->index] = false;
+    for (unsigned i = 0; i < guest_count; i++)
+        more = more || awaited[i];
+    for (unsigned i = 0; i < guest_count && !more; i++)
+        print_stats(guests[i].slot.domain);
+    spin_unlock(&end_lock);
+    if (!more)
+        machine_stop(code);
 }

@@ -140,7 +140,7 @@ inline ring(cpu, view)
     fi
 }
 
-/* post.c:vcpu_post */
+/* post.c:vcpu_post, but for who has posted, which is only counted: "__atomic_store_n(&p->source[vector], (uint8_t)source, __ATOMIC_RELAXED);" */
 inline set_tmr(cpu, vector)
 {
     if
@@ -335,7 +335,7 @@ inline take_pir()
 #else
         atomic { empty(stores) -> take(pir, unseen); pir = 0 } /* "bits = __atomic_exchange_n(&p->pir[w], 0, __ATOMIC_ACQUIRE);" */
 #endif
-        d_step { /* "if (!vlapic_post(&v->vlapic, now, (uint8_t)(w * 64 + bit), p->tmr[w] >> bit & 1))" */
+        d_step { /* "bool level = __atomic_load_n(&p->tmr[w], __ATOMIC_RELAXED) >> bit & 1;" */
             assert(!(bits & EDGE & tmr) && !(bits & LEVEL & ~tmr));
             irr = irr | bits;
             bits = 0

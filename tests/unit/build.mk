@@ -4,6 +4,7 @@
 PURE_SRC := common/deadline.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart ticks latency,arch/x86/hvm/$(d)/*.c))
 UNIT_CFLAGS := -std=gnu99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
 	-Wall -Wextra -Werror -Wno-unused-parameter -iquote include -Iarch/x86/include -Iarch/x86/hvm $(FIRMWARE_CFLAGS)
+comma := ,
 UNIT_OBJ := $(patsubst %,$(B)/unit/obj/%.o,$(PURE_SRC) $(FIRMWARE_SRC))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 
@@ -45,9 +46,26 @@ LIBS_test_post_merge := $(POST_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved
 
 # With the pCPUs' loop (which the test includes), vCPUs and domains as well.
 STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/vcpu mm/p2m)
-$(B)/unit/test_states: $(STATES_OBJ) arch/x86/hvm/hvm.c
-$(B)/unit/test_states: private UNIT_CFLAGS += -include tests/unit/core_cpu.h -Wno-builtin-declaration-mismatch
+STATES_TESTS := $(B)/unit/test_states $(B)/unit/test_post_stress
+$(STATES_TESTS): $(STATES_OBJ) arch/x86/hvm/hvm.c
+$(STATES_TESTS): private UNIT_CFLAGS += -include tests/unit/core_cpu.h -Wno-builtin-declaration-mismatch
 LIBS_test_states := $(STATES_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
+LIBS_test_post_stress := $(LIBS_test_states) -Wl,--wrap=vcpu_drain
+
+# The same under ThreadSanitizer. What is volatile is shared on purpose: it is told apart, and the test does not look at it.
+TSAN_CFLAGS := $(subst address$(comma)undefined,thread,$(UNIT_CFLAGS)) --param tsan-distinguish-volatile=1 -Wno-tsan
+TSAN_CORE := -include tests/unit/core_cpu.h -Wno-builtin-declaration-mismatch
+TSAN_OBJ := $(STATES_OBJ:$(B)/unit/%=$(B)/unit/tsan/%) $(PURE_SRC:%=$(B)/unit/tsan/obj/%.o)
+$(B)/unit/tsan/core/%.c.o: %.c tests/unit/core_cpu.h
+	@mkdir -p $(@D)
+	$(HOSTCC) $(TSAN_CFLAGS) $(TSAN_CORE) -MMD -MP -c $< -o $@
+$(B)/unit/tsan/obj/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(HOSTCC) $(TSAN_CFLAGS) -MMD -MP -c $< -o $@
+$(B)/unit/test_post_stress_tsan: tests/unit/test_post_stress.c $(TSAN_OBJ) arch/x86/hvm/hvm.c
+	$(HOSTCC) $(TSAN_CFLAGS) $(TSAN_CORE) -MMD -MP $< $(TSAN_OBJ) -lcmocka -no-pie -Wl,--unresolved-symbols=ignore-all \
+		-Wl,--wrap=vcpu_drain -o $@
+UNIT_TESTS += $(B)/unit/test_post_stress_tsan
 
 # The whole core on a simulated CPU: SIMULATED_CORE is in tests/fuzz/build.mk.
 SIMULATED_OBJ := $(SIMULATED_CORE:%=$(B)/unit/simulated/%.o)

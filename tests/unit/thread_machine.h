@@ -20,7 +20,7 @@ long syscall(long number, ...); /* <unistd.h> has a pause() of its own */
 #define RAM     LARGE_PAGE_SIZE
 #define BIOS    65536u
 #define PATIENCE_S 20
-#define SPINS   200 /* of a halted pCPU before its thread sleeps */
+#define SPINS   1000 /* of a halted pCPU before its thread sleeps */
 
 __thread struct pcpu *test_cpu;
 struct pcpu *pcpus[MAX_PCPUS];
@@ -40,7 +40,7 @@ static struct machine {
 static pthread_t threads[CPUS], model;
 static bool quit;
 static volatile bool model_dead;
-static volatile bool model_sent_away, model_away; /* asked to keep off the slot; does */
+static bool model_sent_away, model_away; /* asked to keep off the slot; does */
 static struct domain *dom;
 static volatile uint32_t registers[4];
 static volatile uint32_t published;
@@ -199,7 +199,7 @@ static void *run_model(void *argument)
     while (!has_quit()) {
         unsigned v = (unsigned)rnd(VCPUS);
 
-        model_away = model_sent_away;
+        __atomic_store_n(&model_away, __atomic_load_n(&model_sent_away, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
         if (model_away || rnd(4) == 0)
             nap((unsigned)rnd(50));
         if (model_away)
@@ -254,7 +254,7 @@ static void create(void)
 static void begin(void) { domain_start(dom); }
 static void end_it(void) { domain_end(dom, METRONOME_END_POWEROFF, 0, "destroyed"); }
 static void destroy(void) { domain_destroy(dom); }
-static bool ended(void) { return dom->ended; }
+static bool ended(void) { return domain_has_ended(dom); }
 
 static void *run_cpu(void *argument)
 {
@@ -296,17 +296,18 @@ static int set_up(void **state)
     return 0;
 }
 
-static bool is_away(void) { return model_away; }
+static void send_model_away(bool away) { __atomic_store_n(&model_sent_away, away, __ATOMIC_RELEASE); }
+static bool is_away(void) { return __atomic_load_n(&model_away, __ATOMIC_ACQUIRE); }
 
 /* A slot is used again only after its device model is gone and its pages are punched out: the next one finds zeroes. */
 static void clean_slot(void)
 {
     uint8_t *memory = slots[0].memory;
 
-    model_sent_away = true;
+    send_model_away(true);
     assert_true(in_time(is_away));
     memset(memory + METRONOME_DOMAIN_IOREQ, 0, METRONOME_DOMAIN_ARENA - METRONOME_DOMAIN_IOREQ);
-    model_sent_away = false;
+    send_model_away(false);
 }
 
 /* Nothing of the domain is left on a pCPU, whatever it did at its end. */

@@ -120,7 +120,7 @@ static void finish_destroys(void)
     for (unsigned i = 0; i < slot_count; i++) {
         struct domain *d = slots[i].domain;
 
-        if (!destroy_pending[i].op || !d || !d->ended)
+        if (!destroy_pending[i].op || !d || !domain_has_ended(d))
             continue;
         free_slot(&slots[i]);
         complete(&destroy_pending[i], 0);
@@ -132,7 +132,7 @@ static void finish_destroys(void)
 static void go_on_saving(struct slot *s)
 {
     struct metronome_command *c = &save_pending[s->index];
-    int status = !s->domain || s->domain->ended ? -METRONOME_ENOENT
+    int status = !s->domain || domain_has_ended(s->domain) ? -METRONOME_ENOENT
                  : !slot_drain_commands(s->domain) ? 1 : state_save(s->domain);
 
     if (status == 1) {

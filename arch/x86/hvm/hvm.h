@@ -248,7 +248,7 @@ struct domain {
     uint32_t resets;
     bool paused;                           /* all vCPUs have stopped */
     bool unpause_wanted;                   /* they shall go on as soon as they have */
-    volatile bool ended;                   /* all have left, and nothing but the control device's commands knows it */
+    bool ended;                            /* all have left, and nothing but the control device's commands knows it */
     bool resetting;                        /* stopped or stopping until the device model has reset itself */
     bool reset_wanted;                     /* the device model does not know yet: it is told when all have stopped */
     const void *module, *initrd;           /* boot modules of a standalone domain; else they lie in the arena */
@@ -549,6 +549,10 @@ void domain_vcpu_stopped(struct domain *d);
 void domain_vcpu_left(struct domain *d);              /* its pCPU knows it no more */
 void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+static inline bool domain_has_ended(const struct domain *d) /* whatever its pCPUs did with it is done */
+{
+    return __atomic_load_n(&d->ended, __ATOMIC_ACQUIRE);
+}
 void domain_start(struct domain *d);
 void domain_unpause(struct domain *d);
 bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable);

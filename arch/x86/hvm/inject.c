@@ -89,7 +89,7 @@ void vcpu_book_ticks(struct vcpu *v)
     now = vtime_tsc(&v->domain->time);
     ticks_signalled(l, now);
     l->route = (uint8_t)a->lvt[LVT_TIMER];
-    v->posted.source[l->route] = METRONOME_INJECT_LAPIC_TIMER;
+    __atomic_store_n(&v->posted.source[l->route], METRONOME_INJECT_LAPIC_TIMER, __ATOMIC_RELAXED);
     if (map_has(&a->irr, (uint8_t)l->route))
         latency_posted(&v->latency, (uint8_t)l->route, METRONOME_LATENCY_OF_LAPIC, a->timer_due_at - (n - 1) * l->period, now);
 }
@@ -107,7 +107,7 @@ void vcpu_repay_ticks(struct vcpu *v)
     if (!ticks_next(l, now))
         return;
     l->route = (uint8_t)a->lvt[LVT_TIMER];
-    v->posted.source[l->route] = METRONOME_INJECT_LAPIC_TIMER;
+    __atomic_store_n(&v->posted.source[l->route], METRONOME_INJECT_LAPIC_TIMER, __ATOMIC_RELAXED);
     if (vlapic_post(a, now, (uint8_t)l->route, false))
         latency_posted(&v->latency, (uint8_t)l->route, METRONOME_LATENCY_OF_LAPIC, now, now);
 }
@@ -118,7 +118,7 @@ void inject_self_ipi(struct vcpu *v, unsigned reg, uint64_t value, uint64_t now)
 
     if (!self || !map_has(&v->vlapic.irr, (uint8_t)value))
         return;
-    v->posted.source[(uint8_t)value] = METRONOME_INJECT_IPI;
+    __atomic_store_n(&v->posted.source[(uint8_t)value], METRONOME_INJECT_IPI, __ATOMIC_RELAXED);
     latency_posted(&v->latency, (uint8_t)value, METRONOME_LATENCY_OF_IPI, 0, now);
 }
 
@@ -128,7 +128,7 @@ static enum metronome_inject_source source_of(const struct vcpu *v, uint8_t vect
     for (unsigned i = LVT_LINT0; i <= LVT_ERROR; i++)
         if ((v->vlapic.lvt[i] & (LVT_MASKED | 0x7ff)) == vector)
             return METRONOME_INJECT_LAPIC_LOCAL;
-    return v->posted.source[vector];
+    return __atomic_load_n(&v->posted.source[vector], __ATOMIC_RELAXED);
 }
 
 static uint8_t acknowledge(struct vcpu *v)
@@ -192,7 +192,7 @@ struct injection inject_next(struct vcpu *v, struct injectability can, int *want
     }
     /* Taking it may have posted to this very vCPU, behind its last look, and with ON set others do not kick. What the drain
      * leaves makes it leave again at once; and so does an NMI that must wait for the event. */
-    if (v->posted.on || (nmi && i.valid))
+    if (__atomic_load_n(&v->posted.on, __ATOMIC_SEQ_CST) || (nmi && i.valid))
         ipi_send(this_cpu()->id, VECTOR_KICK);
     *want = 0;
     if (nmi || interrupt)

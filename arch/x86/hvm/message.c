@@ -160,6 +160,15 @@ static void publish_logical(struct apic_map *m, const struct vlapic *a, uint64_t
         set_member(&m->cluster[i / 4][i % 4], self, !flat && logical >> 4 == i / 4 && (logical >> i % 4 & 1));
 }
 
+static void forget_all_but_posted(struct vcpu *v)
+{
+    uint64_t posted[4];
+
+    for (unsigned w = 0; w < 4; w++)
+        posted[w] = __atomic_load_n(&v->posted.pir[w], __ATOMIC_RELAXED);
+    latency_forget(&v->latency, posted);
+}
+
 void fabric_publish_apic(struct vcpu *v)
 {
     struct domain *d = v->domain;
@@ -169,7 +178,7 @@ void fabric_publish_apic(struct vcpu *v)
     if (v->lapic_generation == a->map_generation)
         return;
     if (vlapic_highest_irr(a) < 0) /* it may have been reset */
-        latency_forget(&v->latency, v->posted.pir);
+        forget_all_but_posted(v);
     spin_lock(&d->map_lock);
     v->lapic_generation = a->map_generation;
     publish_physical(&d->map, (uint8_t)v->id, a->apic_base & APIC_BASE_EN ? id : UINT32_MAX);

@@ -33,7 +33,7 @@ void vcpu_post(struct vcpu *v, uint8_t vector, bool level, enum metronome_inject
     uint64_t bit = 1ull << (vector & 63);
     uint64_t *tmr = &p->tmr[vector >> 6];
 
-    p->source[vector] = (uint8_t)source;
+    __atomic_store_n(&p->source[vector], (uint8_t)source, __ATOMIC_RELAXED);
     if (level)
         __atomic_fetch_or(tmr, bit, __ATOMIC_RELAXED);
     else if (__atomic_load_n(tmr, __ATOMIC_RELAXED) & bit)
@@ -145,8 +145,9 @@ void vcpu_drain(struct vcpu *v)
         bits = __atomic_exchange_n(&p->pir[w], 0, __ATOMIC_ACQUIRE);
         for (; bits; bits &= bits - 1) {
             unsigned bit = (unsigned)__builtin_ctzll(bits);
+            bool level = __atomic_load_n(&p->tmr[w], __ATOMIC_RELAXED) >> bit & 1;
 
-            if (!vlapic_post(&v->vlapic, now, (uint8_t)(w * 64 + bit), p->tmr[w] >> bit & 1))
+            if (!vlapic_post(&v->vlapic, now, (uint8_t)(w * 64 + bit), level))
                 v->latency.stamp[w * 64 + bit].posted = 0;
         }
     }

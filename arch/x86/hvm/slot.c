@@ -313,7 +313,7 @@ void slot_look(struct domain *d)
 
 void slot_service(struct domain *d)
 {
-    if (d->ended)
+    if (domain_has_ended(d))
         return;
     if (!d->has_dm) {
         domain_console_poll(d);

@@ -257,7 +257,7 @@ void standalone_poll(void)
 
     while (i < guest_count && !shown[i])
         i++;
-    if (i < guest_count && guests[i].slot.domain && !guests[i].slot.domain->ended)
+    if (i < guest_count && guests[i].slot.domain && !domain_has_ended(guests[i].slot.domain))
         domain_console_poll(guests[i].slot.domain);
 }
 

@@ -28,7 +28,7 @@ guest() {
     rm -f "$output"
 }
 
-declare -A vcpus=([share]=2 [apicbase]=2)
+declare -A vcpus=([share]=2 [apicbase]=2 [fair]=8)
 done='^guest: [0-9]+ passed, 0 failed$'
 triple='^domain 0 \(module\): triple fault of vCPU 0'
 # name      ; lengths         ; QEMU arguments ; words ; line at the end
@@ -48,6 +48,9 @@ emulate     ; long            ;                ; shapes=1000     ; $done
 cpuid       ; check test long ;                ;                 ; $done
 exceptions  ; check test long ;                ;                 ; $done
 share       ; check test long ;                ;                 ; $done
+fair        ; check           ; $exact         ; strict cpus=8 ms=100 ; $done
+fair        ; test long       ; $exact         ; strict cpus=8   ; $done
+fair        ; test long       ; -smp 2         ; cpus=8 on=2 slack=80 ms=2000 ; $done
 apicbase    ; check test long ;                ;                 ; $done
 apicbase    ; test long       ; -smp 2         ;                 ; $done
 hostile     ; check test      ;                ;                 ; $done

@@ -768,7 +768,7 @@ static void turn(struct vcpu *v, const struct operation *o)
 
     settle();
     p->resched = false;
-    if (!(p->runnable >> v->local & 1))
+    if (!(p->runnable >> v->place.local & 1))
         return;
     operation_now = o;
     if (v->domain->action)

@@ -142,7 +142,7 @@ static void new_vcpu(struct domain *d, unsigned i)
     struct vcpu *v = d->vcpu[i] = zeroed(sizeof(*v));
 
     v->domain = d;
-    v->id = v->local = i;
+    v->id = v->place.local = i;
     v->state = VCPU_RUNNABLE;
     v->emu.ops = &emulator_ops;
     v->emu.ctx = v;

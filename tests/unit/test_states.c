@@ -174,6 +174,28 @@ static void test_unpause_before_all_have_stopped(void **state)
     expect_gone();
 }
 
+/* A pCPU with nothing to run takes over what another one has too much of: posts and timers find it there. */
+static void test_posts_to_vcpus_that_move(void **state)
+{
+    unsigned seen[VCPUS] = {0}, moves = 0, last[VCPUS] = {0};
+
+    (void)state;
+    give(begin);
+    for (unsigned n = 0; n < 20000 || moves < 200; n++) {
+        unsigned v = (unsigned)rnd(VCPUS), cpu;
+
+        expect_ack(v);
+        cpu = vcpu_place(dom->vcpu[v]).cpu;
+        moves += cpu != last[v];
+        last[v] = cpu;
+        seen[v] |= 1u << cpu;
+    }
+    for (unsigned v = 0; v < VCPUS; v++)
+        assert_int_equal(seen[v], 3);
+    give(end_it);
+    expect_gone();
+}
+
 static void test_end_before_the_start(void **state)
 {
     (void)state;
@@ -235,10 +257,10 @@ static void create_too_many(void)
     h->vcpus = METRONOME_MAX_VCPUS;
     for (unsigned i = 0; i < CPUS; i++)
         for (unsigned k = 0; k < 40; k++)
-            hvm_pcpus[i]->local[63 - k] = dom->vcpu[0];
+            hvm_pcpus[i]->taken |= 1ull << (63 - k);
     assert_int_equal(domain_create(&slots[1], NULL, NULL), -METRONOME_ENOMEM);
     for (unsigned i = 0; i < CPUS; i++)
-        memset(&hvm_pcpus[i]->local[24], 0, 40 * sizeof(struct vcpu *));
+        hvm_pcpus[i]->taken &= (1ull << 24) - 1;
 }
 
 static uint64_t held_until;
@@ -280,8 +302,7 @@ static struct vcpu *own_vcpu(unsigned local)
 
     assert_non_null(v);
     start_guest(v, false, 0);
-    v->cpu = CPUS;
-    v->local = local;
+    v->place = (struct place){CPUS, local};
     hvm_pcpus[CPUS]->local[local] = v;
     return v;
 }
@@ -480,6 +501,7 @@ int main(void)
         TEST(test_every_post_arrives),
         TEST(test_pause_and_unpause),
         TEST(test_unpause_before_all_have_stopped),
+        TEST(test_posts_to_vcpus_that_move),
         TEST(test_end_before_the_start),
         TEST(test_end_while_paused),
         TEST(test_end_without_answer),

@@ -369,11 +369,8 @@ static void place(struct domain *d)
 {
     d->home = sched_place();
     d->placed = d->vcpus;
-    d->on_one_pcpu = true;
-    for (unsigned i = 0; i < d->vcpus; i++) {
+    for (unsigned i = 0; i < d->vcpus; i++)
         sched_add(d->vcpu[i], i ? sched_place() : d->home);
-        d->on_one_pcpu = d->on_one_pcpu && d->vcpu[i]->cpu == d->home;
-    }
 }
 
 static bool start_machine(struct domain *d, char *why, size_t size)
@@ -644,6 +641,8 @@ static void add_vcpu(struct metronome_stats *s, const struct vcpu *v)
     for (unsigned i = 0; i < METRONOME_INJECT_COUNT; i++)
         s->injected[i] += v->counts.injected[i];
     s->held_ticks += v->counts.held_ticks;
+    s->run_ticks += v->counts.run_ticks;
+    s->steal_ticks += v->counts.steal_ticks;
     at_least(&s->longest_off_loop, hvm_pcpus[v->cpu]->longest_off);
     add_ledger(s, METRONOME_TICKS_OF_LAPIC, &v->ticks);
 }

@@ -458,9 +458,9 @@ static uint64_t expiry_now(struct domain *d)
     host = vtime_host_of_master(&d->time, due);
     if (host > rdtsc() + ADVANCE_MAX)
         return now;
-    if (d->on_one_pcpu)
+    if (domain_on_one_pcpu(d))
         hvm_hold(host);
-    while (!d->on_one_pcpu && rdtsc() < host)
+    while (!domain_on_one_pcpu(d) && rdtsc() < host)
         ;
     return due > now ? due : now;
 }
@@ -494,6 +494,16 @@ void chipset_rearm(struct domain *d)
     spin_lock(&c->lock);
     c->deadline_ticks = 0;
     rearm(d);
+    spin_unlock(&c->lock);
+}
+
+void chipset_leave(struct domain *d, unsigned home)
+{
+    struct chipset *c = &d->chipset;
+
+    spin_lock(&c->lock);
+    deadline_set(&this_hvm()->deadlines, &c->deadline, DEADLINE_UNSET);
+    d->home = home;
     spin_unlock(&c->lock);
 }
 

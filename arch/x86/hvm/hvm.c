@@ -106,16 +106,42 @@ static void start(struct vcpu *v)
         chipset_rearm(v->domain);
 }
 
-/* Whoever resets it or takes it apart may be another pCPU: nothing of it stays in this one's registers. */
+static void arrive(struct vcpu *v)
+{
+    sched_wake(v);
+    vcpu_arm_timer(v);
+}
+
+/* What runs, resets or takes it apart next may be another pCPU: nothing of it stays in this one's registers. */
+static void let_go(struct hvm_pcpu *p, struct vcpu *v)
+{
+    if (this_cpu()->current == v)
+        vcpu_unload();
+    deadline_set(&p->deadlines, &v->deadline, DEADLINE_UNSET);
+}
+
 static void take_off(struct hvm_pcpu *p, struct vcpu *v)
 {
     sched_block(v, VCPU_STOPPED);
-    if (this_cpu()->current == v)
-        vcpu_unload();
-    p->io_waiting &= ~(1ull << v->local);
-    deadline_set(&p->deadlines, &v->deadline, DEADLINE_UNSET);
+    let_go(p, v);
+    p->io_waiting &= ~(1ull << v->place.local);
     if (v->id == 0)
         deadline_set(&p->deadlines, &v->domain->chipset.deadline, DEADLINE_UNSET);
+}
+
+/* The domain's home goes with vCPU 0. There the timers that came due meanwhile are found when they are armed. */
+static void hand_over(struct hvm_pcpu *p, struct vcpu *v, struct place to)
+{
+    struct domain *d = v->domain;
+    bool home = v->id == 0;
+
+    let_go(p, v);
+    v->p2m_generation = 0; /* translations that it has left there may be old when it comes back */
+    if (home)
+        chipset_leave(d, to.cpu);
+    sched_move(v, to);
+    if (home) /* `v` is not ours any more */
+        hvm_attention(to.cpu, ATTENTION_DEADLINES | ATTENTION_SLOTS);
 }
 
 static void stop(struct hvm_pcpu *p, struct vcpu *v)
@@ -147,6 +173,10 @@ static void look_at(struct hvm_pcpu *p, struct vcpu *v)
         stop(p, v);
     else if (!action && v->state == VCPU_STARTING)
         start(v);
+    else if (!action && v->state == VCPU_ARRIVING)
+        arrive(v);
+    else if (v->state == VCPU_RUNNABLE)
+        sched_urge(v);
     else if (v->state == VCPU_IDLE || v->state == VCPU_OFF)
         sched_wake(v);
 }
@@ -253,10 +283,23 @@ static void poll_a_while(struct hvm_pcpu *p)
 
 static void idle(struct hvm_pcpu *p)
 {
+    sched_idle(p, true);
     if (p->io_waiting)
         poll_a_while(p);
     if (!has_work(p))
         let_in(p, true);
+    sched_idle(p, false);
+}
+
+static void let_run(struct hvm_pcpu *p, struct vcpu *v)
+{
+    struct vcpu *surplus;
+    struct place to;
+
+    if (sched_shared(p) && sched_surplus(p, &surplus, &to))
+        hand_over(p, surplus, to);
+    vcpu_run(v);
+    sched_ran(p, v);
 }
 
 static void round(struct hvm_pcpu *p)
@@ -281,7 +324,7 @@ static void round(struct hvm_pcpu *p)
     if (v->domain->action)
         look_at(p, v);
     else
-        vcpu_run(v);
+        let_run(p, v);
 }
 
 static struct hvm_pcpu *make_pcpu(unsigned id)

@@ -133,6 +133,7 @@ enum vcpu_state {
     VCPU_WAIT_IOREQ,
     VCPU_STOPPED,    /* its domain is stopped for a reset, a pause or its end */
     VCPU_STARTING,   /* and has been started again: its pCPU has not looked yet */
+    VCPU_ARRIVING,   /* can run, on a pCPU that has not looked yet */
 };
 
 /* ---- A request to the device model (ioreq.c). The shared page is data; this is the state. ---- */
@@ -158,6 +159,18 @@ struct vendor_state; /* svm's or vmx's own */
 
 #define DECODE_CACHE 64
 
+/* The pCPU that a vCPU lives on, and its bit in that one's masks. It is read by others while it moves: both together. */
+struct place {
+    uint32_t cpu, local;
+} __attribute__((aligned(8)));
+
+/* What the scheduler knows of a vCPU (sched.c), in host TSC ticks. */
+struct turn {
+    int64_t had;          /* the time it had on its pCPU, as against the others there */
+    int64_t urgent_until; /* counts as urgent while it had less than that */
+    uint64_t since;       /* it can run or, if it is the pCPU's `last`, runs */
+};
+
 struct decode_entry {
     uint64_t linear, cr3;
     uint32_t mode;
@@ -171,8 +184,9 @@ struct vcpu {
     struct posted posted;
     struct vlapic vlapic;
     struct latency latency;
-    unsigned id, cpu;             /* index in the domain; the pCPU it runs on */
-    unsigned local;               /* its bit in that pCPU's masks */
+    unsigned id;                  /* index in the domain */
+    struct place place;           /* for others: vcpu_place() */
+    struct turn turn;
     volatile uint32_t state;      /* enum vcpu_state */
     struct deadline deadline;     /* of the local APIC's timer */
     bool timer_due;               /* that deadline has passed */
@@ -202,11 +216,24 @@ struct vcpu {
     uint64_t *view;               /* of the p2m without its APIC's page; NULL where that has never been over RAM */
     void *fpu;                    /* XSAVE area, one or more pages */
     struct {
-        uint64_t exits[METRONOME_EXIT_COUNT], injected[METRONOME_INJECT_COUNT], held_ticks;
+        uint64_t exits[METRONOME_EXIT_COUNT], injected[METRONOME_INJECT_COUNT], held_ticks, run_ticks, steal_ticks;
         uint64_t longest_off[METRONOME_EXIT_COUNT]; /* spans with interrupts off */
     } counts;
     uint64_t *off_longest;        /* of them: where the one that is under way counts */
 };
+
+static inline struct place vcpu_place(const struct vcpu *v)
+{
+    struct place place;
+
+    __atomic_load(&v->place, &place, __ATOMIC_SEQ_CST);
+    return place;
+}
+
+static inline void vcpu_set_place(struct vcpu *v, struct place place)
+{
+    __atomic_store(&v->place, &place, __ATOMIC_SEQ_CST);
+}
 
 /* Where interrupts addressed to APIC ids go; updated in place by the vCPU that changes, read without lock. */
 struct apic_map {
@@ -225,7 +252,6 @@ struct domain {
     struct metronome_latency *latency;     /* in the control device's memory; standalone: its own */
     struct metronome_domain_header header; /* our validated copy */
     bool has_dm, ready;
-    bool on_one_pcpu;                      /* all its vCPUs live on one */
     unsigned vcpus, home;                  /* number; the pCPU of the chipset's deadline */
     struct vcpu *vcpu[METRONOME_MAX_VCPUS];
     uint8_t port_owner[65536];             /* enum port_owner */
@@ -260,6 +286,12 @@ struct domain {
     char end_message[192];
 };
 
+/* Do its vCPUs never run at the same time? */
+static inline bool domain_on_one_pcpu(const struct domain *d)
+{
+    return d->vcpus == 1 || pcpu_count == 1;
+}
+
 enum domain_action { ACTION_NONE, ACTION_RESET, ACTION_PAUSE, ACTION_END };
 
 /* ---- Per-pCPU part (hvm.c, sched.c). ---- */
@@ -273,13 +305,16 @@ struct hvm_pcpu {
     volatile uint64_t wake;           /* local vCPUs that were posted to */
     volatile uint32_t attention;      /* ATTENTION_* */
     struct vcpu *local[64];           /* vCPUs that live here */
+    volatile uint64_t taken;          /* places of theirs; any pCPU takes one */
     uint64_t runnable, io_waiting;    /* masks of local ones */
     unsigned last;                    /* that ran last */
     uint64_t off_since;               /* host TSC at which interrupts went off */
     uint64_t *off_longest;            /* of spans like the one under way: the loop's, or a vCPU's that has just left */
     uint64_t longest_off;             /* the loop's: from where it lets interrupts in, until it does so again or enters */
-    struct deadline slice;            /* end of the running vCPU's time slice */
-    bool resched;
+    int64_t least_had;                /* of those that can run, `had`; never less than it was */
+    uint64_t slice_end, spread_at;    /* host TSC */
+    struct deadline slice;            /* the end of the slice, while others wait for it */
+    bool resched, yielded;
     struct vendor_pcpu *vendor;
 };
 /* What timers may be early by, in TSC ticks. An entry is held for what this is more than the shortest way to it, of some 1,000
@@ -369,9 +404,22 @@ static inline void hvm_before_entry(struct vcpu *v)
 /* ---- sched.c: who runs ---- */
 void sched_add(struct vcpu *v, unsigned cpu);
 void sched_remove(struct vcpu *v);    /* on its own pCPU, like all below */
-void sched_wake(struct vcpu *v);      /* runnable from now */
+void sched_wake(struct vcpu *v);      /* can run from now, and is urgent */
 void sched_block(struct vcpu *v, enum vcpu_state state);
+void sched_urge(struct vcpu *v);      /* one that can run has an interrupt */
+void sched_pause(struct hvm_pcpu *p); /* the running vCPU waits for others */
 struct vcpu *sched_pick(struct hvm_pcpu *p);
+void sched_ran(struct hvm_pcpu *p, struct vcpu *v); /* from the pick until now */
+void sched_idle(struct hvm_pcpu *p, bool idle);     /* is there nothing to run here? */
+/* A vCPU that does not run here and could elsewhere, and the place there, which is kept for it; then it goes there. */
+bool sched_surplus(struct hvm_pcpu *p, struct vcpu **v, struct place *to);
+void sched_move(struct vcpu *v, struct place to);
+static inline bool sched_shared(const struct hvm_pcpu *p) /* do several want to run? */
+{
+    uint64_t runnable = __atomic_load_n(&p->runnable, __ATOMIC_RELAXED);
+
+    return runnable & (runnable - 1);
+}
 unsigned sched_place(void);           /* pCPU for a new vCPU */
 bool sched_room(unsigned vcpus);      /* is there place for so many more? */
 
@@ -390,6 +438,7 @@ void chipset_reset(struct domain *d, bool power_on);
 void chipset_update(struct domain *d, uint64_t now);  /* propagates outputs and re-arms the deadline */
 void chipset_expire(struct deadline *deadline);
 void chipset_rearm(struct domain *d);                 /* on the home pCPU, after virtual time has started */
+void chipset_leave(struct domain *d, unsigned home);  /* on the home pCPU: another one is it from now on, and asked to rearm */
 void chipset_set_isa(struct domain *d, unsigned irq, bool level);
 void chipset_set_intx(struct domain *d, unsigned device, unsigned pin, bool level);
 void chipset_set_link(struct domain *d, unsigned link, unsigned irq);
@@ -416,6 +465,7 @@ void vcpu_post_work(struct vcpu *v, uint32_t work);
 void vcpu_drain(struct vcpu *v);                      /* owner: takes what was posted into the APIC */
 void vcpu_discard_posts(struct vcpu *v);
 void vcpu_look(struct vcpu *v);                       /* its pCPU looks at its state and its domain's action */
+void vcpu_look_at(struct place at);                   /* the same for whoever lives there */
 
 /* ---- inject.c ---- */
 enum { EVENT_INTR = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFTWARE = 4 };
@@ -584,6 +634,7 @@ void control_message(struct slot *s, const char *text);
 void control_ended(struct domain *d);
 void slot_ring(struct slot *s);                       /* the doorbell to dom0 */
 void slot_rung(void *slot);                           /* the doorbell from dom0: an interrupt handler */
+void slot_ask(struct domain *d);                      /* its home pCPU looks as if the doorbell had rung */
 void slot_service(struct domain *d);                  /* what it is for: commands, or typed bytes */
 bool slot_drain_commands(struct domain *d);           /* a bounded part of them; true: there are no more */
 void slot_look(struct domain *d);                     /* as a doorbell that may have been spared while a pCPU polled */

@@ -104,8 +104,7 @@ static void refill_uart(struct domain *d)
 {
     if (!d->console_holds || d->chipset.uart.rx_count)
         return;
-    d->slot->rung = true;
-    hvm_attention(d->home, ATTENTION_SLOTS);
+    slot_ask(d);
 }
 
 static void model_access(struct vcpu *v, enum port_owner owner, uint16_t port, unsigned size, bool write, uint64_t *value)

@@ -4,21 +4,27 @@
  */
 #include "hvm.h"
 
-void vcpu_look(struct vcpu *v)
+void vcpu_look_at(struct place at)
 {
-    __atomic_fetch_or(&hvm_pcpus[v->cpu]->wake, 1ull << v->local, __ATOMIC_SEQ_CST);
-    hvm_kick(v->cpu); /* who runs on this pCPU looks at the mask before each entry */
+    __atomic_fetch_or(&hvm_pcpus[at.cpu]->wake, 1ull << at.local, __ATOMIC_SEQ_CST);
+    hvm_kick(at.cpu); /* who runs on this pCPU looks at the mask before each entry */
 }
 
-/* In every other state it drains before it runs anyway. */
+void vcpu_look(struct vcpu *v)
+{
+    vcpu_look_at(vcpu_place(v));
+}
+
+/* In every other state it drains before it runs anyway; one that waits for its turn has it soon. */
 static void kick(struct vcpu *v)
 {
     uint32_t state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);
+    unsigned cpu = vcpu_place(v).cpu;
 
-    if (state == VCPU_IDLE || state == VCPU_OFF)
+    if (state == VCPU_IDLE || state == VCPU_OFF || (state == VCPU_RUNNABLE && sched_shared(hvm_pcpus[cpu])))
         vcpu_look(v);
     else if (state == VCPU_IN_GUEST)
-        hvm_kick(v->cpu);
+        hvm_kick(cpu);
 }
 
 static void ring(struct vcpu *v)

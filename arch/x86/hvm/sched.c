@@ -1,34 +1,132 @@
 /*
- * Who runs: vCPUs live on one pCPU each; those that can run take turns of SLICE_US. A vCPU alone on its pCPU owns it.
+ * Who runs. vCPUs live on one pCPU each, and one that is alone there owns it. Where several can run:
+ *
+ *   - Next is the one that has had the least time (`had`), for SLICE_US. Who sleeps saves no more than a slice up.
+ *   - What an interrupt wakes, or sends to a vCPU that waits for its turn, and a deadline that is due are urgent: the vCPU counts as
+ *     having had CREDIT_US less until it has run for URGENT_US. It runs at once, unless it is ahead of the others by more than that.
+ *   - A vCPU that spins (PAUSE) lets another one go first.
+ *   - A pCPU with more than one gives one to a pCPU that has none; and one each SPREAD_US to a pCPU that has less of them.
+ *
+ * So no vCPU that can run is ahead of another one on its pCPU by more than CREDIT_US and two slices, and none waits for longer than
+ * that makes with all others.
  */
 #include "hvm.h"
 
-#define SLICE_US 5000u
+#define SLICE_US 2000u
+#define URGENT_US 100u
+#define CREDIT_US 4000u
+#define SPREAD_US 20000u
 
-static void set_slice(struct hvm_pcpu *p)
+static uint64_t idle_pcpus; /* those that halt, or are about to */
+
+static int64_t ticks_of(unsigned us)
 {
-    bool shared = (p->runnable & (p->runnable - 1)) != 0;
-
-    if (!shared)
-        deadline_set(&p->deadlines, &p->slice, DEADLINE_UNSET);
-    else if (p->slice.when == DEADLINE_UNSET)
-        deadline_arm(&p->slice, rdtsc() + tsc_hz / 1000000 * SLICE_US);
+    return (int64_t)(tsc_hz / 1000000 * us);
 }
+
+static unsigned bits(uint64_t mask)
+{
+    unsigned n = 0;
+
+    for (; mask; mask &= mask - 1)
+        n++;
+    return n;
+}
+
+static bool is_urgent(const struct vcpu *v)
+{
+    return v->turn.had < v->turn.urgent_until;
+}
+
+static int64_t rank(const struct vcpu *v)
+{
+    return v->turn.had - (is_urgent(v) ? ticks_of(CREDIT_US) : 0);
+}
+
+static bool goes_on(const struct hvm_pcpu *p, uint64_t now)
+{
+    return p->runnable >> p->last & 1 && !p->yielded && now < p->slice_end;
+}
+
+/* Within its slice the one that ran makes way for urgent ones only; if it yields, for any. */
+static struct vcpu *next(struct hvm_pcpu *p, uint64_t now)
+{
+    bool stays = goes_on(p, now);
+    struct vcpu *best = stays ? p->local[p->last] : NULL;
+    uint64_t others = p->runnable & ~(1ull << p->last);
+
+    for (uint64_t m = p->yielded && others ? others : p->runnable; m; m &= m - 1) {
+        struct vcpu *v = p->local[__builtin_ctzll(m)];
+
+        if (!best || ((!stays || is_urgent(v)) && rank(v) < rank(best)))
+            best = v;
+    }
+    return best;
+}
+
+static void begin_slice(struct hvm_pcpu *p, const struct vcpu *v, uint64_t now)
+{
+    int64_t length = is_urgent(v) ? v->turn.urgent_until - v->turn.had : ticks_of(SLICE_US);
+
+    if (v->place.local != p->last || now >= p->slice_end || p->yielded)
+        p->slice_end = now + (uint64_t)length;
+    p->last = v->place.local;
+    p->yielded = false;
+    if (sched_shared(p))
+        deadline_arm(&p->slice, p->slice_end);
+    else
+        deadline_set(&p->deadlines, &p->slice, DEADLINE_UNSET);
+}
+
+struct vcpu *sched_pick(struct hvm_pcpu *p)
+{
+    uint64_t now = rdtsc();
+    struct vcpu *v;
+
+    p->resched = false;
+    if (!p->runnable)
+        return NULL;
+    v = next(p, now);
+    begin_slice(p, v, now);
+    v->counts.steal_ticks += now - v->turn.since;
+    v->turn.since = now;
+    return v;
+}
+
+void sched_ran(struct hvm_pcpu *p, struct vcpu *v)
+{
+    uint64_t now = rdtsc();
+    int64_t least = v->turn.had += (int64_t)(now - v->turn.since);
+
+    v->counts.run_ticks += now - v->turn.since;
+    v->turn.since = now;
+    for (uint64_t m = p->runnable; m; m &= m - 1) {
+        const struct vcpu *other = p->local[__builtin_ctzll(m)];
+
+        least = other->turn.had < least ? other->turn.had : least;
+    }
+    p->least_had = least > p->least_had ? least : p->least_had;
+}
+
+void sched_urge(struct vcpu *v)
+{
+    v->turn.urgent_until = v->turn.had + ticks_of(URGENT_US);
+}
+
+void sched_pause(struct hvm_pcpu *p)
+{
+    p->yielded = p->resched = true;
+}
+
+/* ---- Places ---- */
 
 unsigned sched_place(void)
 {
     unsigned best = pcpu_count - 1;
 
-    for (unsigned i = pcpu_count; i-- > 0;) {
-        unsigned load = 0, least = 0;
-
-        for (unsigned k = 0; k < 64; k++) {
-            load += hvm_pcpus[i]->local[k] != NULL;
-            least += hvm_pcpus[best]->local[k] != NULL;
-        }
-        if (load < least)
+    for (unsigned i = pcpu_count; i-- > 0;)
+        if (bits(hvm_pcpus[i]->taken) < bits(hvm_pcpus[best]->taken))
             best = i;
-    }
     return best;
 }
 
@@ -37,67 +135,142 @@ bool sched_room(unsigned vcpus)
     unsigned places = 0;
 
     for (unsigned i = 0; i < pcpu_count; i++)
-        for (unsigned k = 0; k < 64; k++)
-            places += hvm_pcpus[i]->local[k] == NULL;
+        places += 64 - bits(hvm_pcpus[i]->taken);
     return vcpus <= places;
 }
 
-/* On CPU 0, the only one that fills places. */
+#define NO_PLACE 64u
+
+/* From any pCPU. */
+static unsigned take_place(struct hvm_pcpu *p)
+{
+    uint64_t taken = __atomic_load_n(&p->taken, __ATOMIC_RELAXED), first;
+
+    do {
+        first = ~taken & (taken + 1);
+        if (!first)
+            return NO_PLACE;
+    } while (!__atomic_compare_exchange_n(&p->taken, &taken, taken | first, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    return (unsigned)__builtin_ctzll(first);
+}
+
+static void settle(struct vcpu *v, struct place at)
+{
+    vcpu_set_place(v, at);
+    __atomic_store_n(&hvm_pcpus[at.cpu]->local[at.local], v, __ATOMIC_SEQ_CST);
+}
+
 void sched_add(struct vcpu *v, unsigned cpu)
 {
-    struct hvm_pcpu *p = hvm_pcpus[cpu];
-    unsigned i = 0;
+    unsigned local = take_place(hvm_pcpus[cpu]);
 
-    while (i < 64 && p->local[i])
-        i++;
-    BUG_ON(i == 64); /* sched_room() has counted them, and sched_place() found the emptiest */
-    v->cpu = cpu;
-    v->local = i;
-    __atomic_store_n(&p->local[i], v, __ATOMIC_RELEASE);
+    for (unsigned i = 0; i < pcpu_count && local == NO_PLACE; i++) /* others move */
+        local = take_place(hvm_pcpus[cpu = i]);
+    BUG_ON(local == NO_PLACE); /* sched_room() has counted them */
+    settle(v, (struct place){cpu, local});
 }
 
 void sched_remove(struct vcpu *v)
 {
-    struct hvm_pcpu *p = hvm_pcpus[v->cpu];
-    uint64_t bit = 1ull << v->local;
+    struct hvm_pcpu *p = hvm_pcpus[v->place.cpu];
+    uint64_t bit = 1ull << v->place.local;
 
     p->runnable &= ~bit;
     p->io_waiting &= ~bit;
     __atomic_fetch_and(&p->wake, ~bit, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&p->local[v->local], NULL, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&p->local[v->place.local], NULL, __ATOMIC_SEQ_CST);
+    __atomic_fetch_and(&p->taken, ~bit, __ATOMIC_SEQ_CST);
 }
+
+/* ---- Between pCPUs ---- */
+
+void sched_idle(struct hvm_pcpu *p, bool idle)
+{
+    if (idle)
+        __atomic_fetch_or(&idle_pcpus, 1ull << p->id, __ATOMIC_RELAXED);
+    else if (__atomic_load_n(&idle_pcpus, __ATOMIC_RELAXED) >> p->id & 1)
+        __atomic_fetch_and(&idle_pcpus, ~(1ull << p->id), __ATOMIC_RELAXED);
+}
+
+/* One that halts gets no second vCPU before it has looked at the first. */
+static bool find_idle(unsigned *cpu)
+{
+    uint64_t idle = __atomic_load_n(&idle_pcpus, __ATOMIC_RELAXED), bit = idle & -idle;
+
+    if (!idle || !(__atomic_fetch_and(&idle_pcpus, ~bit, __ATOMIC_RELAXED) & bit))
+        return false;
+    *cpu = (unsigned)__builtin_ctzll(bit);
+    return true;
+}
+
+static bool find_less_loaded(struct hvm_pcpu *p, unsigned *cpu)
+{
+    uint64_t now = rdtsc();
+    unsigned least = bits(p->runnable);
+
+    if (now < p->spread_at)
+        return false;
+    p->spread_at = now + (uint64_t)ticks_of(SPREAD_US);
+    *cpu = p->id;
+    for (unsigned i = 0; i < pcpu_count; i++) {
+        unsigned n = bits(__atomic_load_n(&hvm_pcpus[i]->runnable, __ATOMIC_RELAXED));
+
+        if (n < least) {
+            least = n;
+            *cpu = i;
+        }
+    }
+    return *cpu != p->id;
+}
+
+bool sched_surplus(struct hvm_pcpu *p, struct vcpu **v, struct place *to)
+{
+    uint64_t others = p->runnable & ~(1ull << p->last);
+
+    if (!others || (!find_idle(&to->cpu) && !find_less_loaded(p, &to->cpu)))
+        return false;
+    *v = p->local[__builtin_ctzll(others)];
+    to->local = take_place(hvm_pcpus[to->cpu]);
+    return to->local != NO_PLACE;
+}
+
+void sched_move(struct vcpu *v, struct place to)
+{
+    int64_t ahead = v->turn.had - hvm_pcpus[v->place.cpu]->least_had;
+
+    v->state = VCPU_ARRIVING;
+    sched_remove(v);
+    v->turn.had = hvm_pcpus[to.cpu]->least_had + ahead;
+    v->turn.urgent_until = v->turn.had;
+    settle(v, to);
+    vcpu_look_at(to); /* it may have left there by now, for good */
+}
+
+/* ---- States ---- */
 
 void sched_wake(struct vcpu *v)
 {
-    struct hvm_pcpu *p = hvm_pcpus[v->cpu];
+    struct hvm_pcpu *p = hvm_pcpus[v->place.cpu];
+    int64_t least = p->least_had - ticks_of(SLICE_US);
 
     v->state = VCPU_RUNNABLE;
-    p->runnable |= 1ull << v->local;
-    p->io_waiting &= ~(1ull << v->local);
-    set_slice(p);
+    p->runnable |= 1ull << v->place.local;
+    p->io_waiting &= ~(1ull << v->place.local);
+    v->turn.since = rdtsc();
+    if (v->turn.had < least)
+        v->turn.had = least;
+    sched_urge(v);
 }
 
 void sched_block(struct vcpu *v, enum vcpu_state state)
 {
-    struct hvm_pcpu *p = hvm_pcpus[v->cpu];
+    struct hvm_pcpu *p = hvm_pcpus[v->place.cpu];
 
-    p->runnable &= ~(1ull << v->local);
+    p->runnable &= ~(1ull << v->place.local);
     if (state == VCPU_WAIT_IOREQ)
-        p->io_waiting |= 1ull << v->local;
+        p->io_waiting |= 1ull << v->place.local;
     __atomic_store_n(&v->state, state, __ATOMIC_SEQ_CST);
     /* What was posted before the state could be seen did not kick. */
     if ((state == VCPU_IDLE || state == VCPU_OFF) && __atomic_load_n(&v->posted.on, __ATOMIC_SEQ_CST))
         sched_wake(v);
-}
-
-struct vcpu *sched_pick(struct hvm_pcpu *p)
-{
-    uint64_t after = p->runnable & ~((2ull << p->last) - 1);
-
-    p->resched = false;
-    if (!p->runnable)
-        return NULL;
-    p->last = (unsigned)__builtin_ctzll(after ? after : p->runnable);
-    set_slice(p);
-    return p->local[p->last];
 }

@@ -282,6 +282,13 @@ bool slot_drain_commands(struct domain *d)
     return !more;
 }
 
+/* Who moves the home looks at `rung` behind that: either it sees this, or the new home is seen here. */
+void slot_ask(struct domain *d)
+{
+    __atomic_store_n(&d->slot->rung, true, __ATOMIC_SEQ_CST);
+    hvm_attention(__atomic_load_n(&d->home, __ATOMIC_SEQ_CST), ATTENTION_SLOTS);
+}
+
 /* It rings on CPU 0 and is served on the domain's home pCPU; answers, where vCPUs wait for them. */
 void slot_rung(void *slot)
 {
@@ -290,9 +297,9 @@ void slot_rung(void *slot)
 
     if (!d)
         return;
-    s->rung = true;
+    slot_ask(d);
     for (unsigned i = 0; i < pcpu_count; i++)
-        if (i == d->home || hvm_pcpus[i]->io_waiting)
+        if (hvm_pcpus[i]->io_waiting)
             hvm_attention(i, ATTENTION_SLOTS);
 }
 
@@ -300,13 +307,12 @@ void slot_rung(void *slot)
 void slot_look(struct domain *d)
 {
     if (__atomic_load_n(&ring_of(d)->ring.produced, __ATOMIC_ACQUIRE) != __atomic_load_n(&d->commands_consumed, __ATOMIC_RELAXED)) {
-        d->slot->rung = true;
-        hvm_attention(d->home, ATTENTION_SLOTS);
+        slot_ask(d);
     }
     for (unsigned i = 0; i < d->vcpus; i++) {
         struct vcpu *v = d->vcpu[i];
 
-        if (v->state == VCPU_WAIT_IOREQ && v->cpu != this_cpu()->id && ioreq_poll(v))
+        if (v->state == VCPU_WAIT_IOREQ && vcpu_place(v).cpu != this_cpu()->id && ioreq_poll(v))
             vcpu_look(v);
     }
 }
@@ -318,7 +324,6 @@ void slot_service(struct domain *d)
     if (!d->has_dm) {
         domain_console_poll(d);
     } else if (!slot_drain_commands(d)) {
-        d->slot->rung = true;
-        hvm_attention(d->home, ATTENTION_SLOTS);
+        slot_ask(d);
     }
 }

@@ -362,6 +362,8 @@ static void print_stats(struct domain *d)
     if (guest_count > 1)
         log_info("guest %u\n", d->slot->index);
     for (unsigned i = 0; i < d->vcpus; i++) {
+        log_info("CPU %u ran for %lu us, and waited for a pCPU for %lu us\n", i, ns_of(d, d->vcpu[i]->counts.run_ticks) / 1000,
+                 ns_of(d, d->vcpu[i]->counts.steal_ticks) / 1000);
         print_exits(d->vcpu[i], exits);
         print_counts("interrupts injected by source", d->vcpu[i]->counts.injected, sources, METRONOME_INJECT_COUNT);
     }

@@ -10,6 +10,8 @@ static void timer_expired(struct deadline *deadline)
     v->timer_due = true;
     if (v->state == VCPU_IDLE)
         sched_wake(v);
+    else
+        sched_urge(v);
 }
 
 /* The local APIC's next expiry, or its next tick that is owed, as a deadline of this pCPU; one that has passed is taken at

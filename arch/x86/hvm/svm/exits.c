@@ -70,7 +70,7 @@ static enum exit_action on_pause(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_PAUSE);
     exit_skip(v);
-    this_hvm()->resched = true;
+    sched_pause(this_hvm());
     return EXIT_RESUME;
 }
 

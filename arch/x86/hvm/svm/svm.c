@@ -101,8 +101,6 @@ static void fill_controls(struct vcpu *v)
                     I2_MWAIT | I2_MWAIT_ARMED | I2_XSETBV;
     if (cpu_features.pause_filter)
         c->pause_count = 3000;
-    else
-        c->intercept1 &= ~I1_PAUSE; /* without the filter every PAUSE would exit */
     c->iopm = virt_to_phys(iopm);
     c->msrpm = virt_to_phys(msrpm);
     c->asid = 1;
@@ -377,6 +375,12 @@ static void after_exit(struct vcpu *v)
     }
 }
 
+/* Without the filter every PAUSE exits: worth it only while others wait for the pCPU. */
+static void intercept_pause(struct vmcb *c, bool on)
+{
+    c->intercept1 = (c->intercept1 & ~I1_PAUSE) | (on ? I1_PAUSE : 0);
+}
+
 static void svm_run(struct vcpu *v)
 {
     struct vendor_state *s = v->vendor;
@@ -384,6 +388,8 @@ static void svm_run(struct vcpu *v)
 
     s->flush = s->flush || p->last != v;
     p->last = v;
+    if (!cpu_features.pause_filter)
+        intercept_pause(s->vmcb, sched_shared(this_hvm()));
     clgi();
     vmload(s->vmcb_physical);
     __atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);

@@ -78,6 +78,10 @@ $(SIMULATED_TESTS): private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h -
 LIBS_test_state := $(SIMULATED_OBJ) $(B)/unit/libpure.a -no-pie
 LIBS_test_vlapic_page := $(LIBS_test_state)
 
+# The scheduler alone, on clocks.
+$(B)/unit/test_sched: arch/x86/hvm/sched.c
+$(B)/unit/test_sched: private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h
+
 .PHONY: unit
 unit: $(UNIT_TESTS)
 	@for t in $(UNIT_TESTS); do echo "== $$t"; $$t || exit 1; done

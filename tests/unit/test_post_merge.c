@@ -14,7 +14,7 @@ __thread struct pcpu *test_cpu;
 uint64_t tsc_hz = 1000000000;
 
 static struct domain dom = {.time = {.stopped = true, .stopped_at = 1}};
-static struct vcpu vcpu = {.domain = &dom, .state = VCPU_RUNNABLE};
+static struct vcpu vcpu = {.domain = &dom, .state = VCPU_STOPPED};
 
 struct post {
     unsigned vector;

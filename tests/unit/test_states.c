@@ -181,7 +181,7 @@ static void test_posts_to_vcpus_that_move(void **state)
 
     (void)state;
     give(begin);
-    for (unsigned n = 0; n < 20000 || moves < 200; n++) {
+    for (unsigned n = 0; n < 5000 || moves < 100; n++) {
         unsigned v = (unsigned)rnd(VCPUS), cpu;
 
         expect_ack(v);

@@ -643,7 +643,7 @@ static void add_vcpu(struct metronome_stats *s, const struct vcpu *v)
     s->held_ticks += v->counts.held_ticks;
     s->run_ticks += v->counts.run_ticks;
     s->steal_ticks += v->counts.steal_ticks;
-    at_least(&s->longest_off_loop, hvm_pcpus[v->cpu]->longest_off);
+    at_least(&s->longest_off_loop, hvm_pcpus[v->place.cpu]->longest_off);
     add_ledger(s, METRONOME_TICKS_OF_LAPIC, &v->ticks);
 }
 

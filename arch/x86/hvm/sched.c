@@ -156,6 +156,7 @@ static unsigned take_place(struct hvm_pcpu *p)
 
 static void settle(struct vcpu *v, struct place at)
 {
+    v->turn.here_since = rdtsc();
     vcpu_set_place(v, at);
     __atomic_store_n(&hvm_pcpus[at.cpu]->local[at.local], v, __ATOMIC_SEQ_CST);
 }
@@ -203,33 +204,48 @@ static bool find_idle(unsigned *cpu)
     return true;
 }
 
-static bool find_less_loaded(struct hvm_pcpu *p, unsigned *cpu)
+/* The next one round, so that what is too much for all pCPUs goes over all of them. */
+static bool find_less_loaded(const struct hvm_pcpu *p, unsigned *cpu)
 {
-    uint64_t now = rdtsc();
-    unsigned least = bits(p->runnable);
-
-    if (now < p->spread_at)
-        return false;
-    p->spread_at = now + (uint64_t)ticks_of(SPREAD_US);
-    *cpu = p->id;
-    for (unsigned i = 0; i < pcpu_count; i++) {
-        unsigned n = bits(__atomic_load_n(&hvm_pcpus[i]->runnable, __ATOMIC_RELAXED));
-
-        if (n < least) {
-            least = n;
-            *cpu = i;
-        }
+    for (unsigned i = 1; i < pcpu_count; i++) {
+        *cpu = (p->id + i) % pcpu_count;
+        if (bits(__atomic_load_n(&hvm_pcpus[*cpu]->runnable, __ATOMIC_RELAXED)) < bits(p->runnable))
+            return true;
     }
-    return *cpu != p->id;
+    return false;
+}
+
+static struct vcpu *longest_here(const struct hvm_pcpu *p, struct vcpu *longest)
+{
+    for (uint64_t m = p->runnable; m; m &= m - 1) {
+        struct vcpu *v = p->local[__builtin_ctzll(m)];
+
+        if (v->turn.here_since < longest->turn.here_since)
+            longest = v;
+    }
+    return longest;
+}
+
+/* Both have done so for a while. */
+static void spread_later(struct hvm_pcpu *p, unsigned cpu, uint64_t now)
+{
+    p->spread_at = now + (uint64_t)ticks_of(SPREAD_US);
+    __atomic_store_n(&hvm_pcpus[cpu]->spread_at, p->spread_at, __ATOMIC_RELAXED);
 }
 
 bool sched_surplus(struct hvm_pcpu *p, struct vcpu **v, struct place *to)
 {
-    uint64_t others = p->runnable & ~(1ull << p->last);
+    uint64_t others = p->runnable & ~(1ull << p->last), now = rdtsc();
 
-    if (!others || (!find_idle(&to->cpu) && !find_less_loaded(p, &to->cpu)))
+    if (!others)
         return false;
     *v = p->local[__builtin_ctzll(others)];
+    if (!find_idle(&to->cpu)) {
+        *v = longest_here(p, *v);
+        if (now < p->spread_at || (*v)->place.local == p->last || !find_less_loaded(p, &to->cpu))
+            return false;
+        spread_later(p, to->cpu, now);
+    }
     to->local = take_place(hvm_pcpus[to->cpu]);
     return to->local != NO_PLACE;
 }

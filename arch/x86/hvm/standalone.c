@@ -302,7 +302,7 @@ static void print_exits(const struct vcpu *v, const char *const *names)
     for (unsigned i = 0; i < METRONOME_EXIT_COUNT; i++)
         if (v->counts.exits[i])
             log_info("  %-32s %12lu %22lu\n", names[i], v->counts.exits[i], v->counts.longest_off[i]);
-    log_info("  %-32s %35lu\n", "none: the CPU's loop", hvm_pcpus[v->cpu]->longest_off);
+    log_info("  %-32s %35lu\n", "none: the CPU's loop", hvm_pcpus[v->place.cpu]->longest_off);
 }
 
 static void print_ticks(struct domain *d)

@@ -1,5 +1,6 @@
 /*
- * A connection whose client has not said yet what it wants: a guest of its own (guest.h), or something else (errand.h).
+ * A connection whose client has not said yet what it wants: a guest of its own (guest.h), or something done with
+ * another's (save.h).
  */
 #ifndef METRONOME_CONNECTION_H
 #define METRONOME_CONNECTION_H

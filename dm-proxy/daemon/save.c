@@ -10,7 +10,6 @@
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
 #include "daemon/image.h"
-#include "daemon/lifetime.h"
 #include "daemon/process.h"
 #include "daemon/save.h"
 #include "public/domain.h"
@@ -21,10 +20,9 @@
 struct saving {
     struct watch client;
     struct timer patience, retry;
-    struct guest_watcher watcher; /* .guest: NULL: it has ended */
+    struct guest *guest; /* NULL: it has ended */
     struct guest_view view;
     bool leave_running;
-    bool was_paused;   /* and is left so */
     bool pausing;      /* until the hypervisor says that it is */
     bool device_model_stops; /* it has been told to */
     struct process_work work;
@@ -52,32 +50,21 @@ static void forget(struct saving *s)
         free(s->parts);
     }
     free(s);
-    lifetime_drop();
 }
 
 static void resume(struct saving *s)
 {
     if (s->device_model_stops)
         device_model_ask(s->view.dm, "{\"execute\":\"cont\"}\n", NULL, NULL);
-    if (!s->was_paused)
-        hypervisor_command(METRONOME_CONTROL_UNPAUSE, s->view.slot, NULL, NULL, NULL);
-}
-
-/* The guest is no longer ours. */
-static struct guest *let_go(struct saving *s)
-{
-    struct guest *g = s->watcher.guest;
-
-    guest_unwatch(&s->watcher);
-    if (g)
-        guest_release(g);
-    return g;
+    hypervisor_command(METRONOME_CONTROL_UNPAUSE, s->view.slot, NULL, NULL, NULL);
 }
 
 static void fail(struct saving *s, int status, const char *why)
 {
-    if (let_go(s))
+    if (s->guest) {
         resume(s);
+        guest_release(s->guest);
+    }
     reply(s, EVENT_REFUSED, status, why);
     hypervisor_forget(s);
     device_model_forget(s->view.dm, s);
@@ -107,11 +94,13 @@ static void on_written(void *owner)
         fail(s, EXIT_USAGE, why);
         return;
     }
-    struct guest *g = let_go(s);
-    if (s->leave_running)
+    if (s->leave_running) {
         resume(s);
-    else
-        guest_was_saved(g);
+        guest_release(s->guest);
+    } else {
+        guest_release(s->guest);
+        guest_was_saved(s->guest);
+    }
     reply(s, EVENT_ENDED, EXIT_ENDED, "");
     forget(s);
 }
@@ -205,15 +194,14 @@ static void paused(struct saving *s)
 
 /* ---- The guest ---- */
 
-static void on_news(void *owner, enum guest_news news, struct guest *g, const struct metronome_slot_status *status)
+static void on_guest_changed(void *owner, const struct metronome_slot_status *status)
 {
     struct saving *s = owner;
 
-    (void)g;
-    if (news == GUEST_NEWS_ENDING) {
-        guest_unwatch(&s->watcher);
+    if (!status) {
+        s->guest = NULL;
         fail(s, EXIT_INTERNAL, "the guest ended before it was saved");
-    } else if (news == GUEST_NEWS_STATUS && s->pausing && status->state == METRONOME_SLOT_PAUSED) {
+    } else if (s->pausing && status->state == METRONOME_SLOT_PAUSED) {
         paused(s);
     }
 }
@@ -244,32 +232,23 @@ static bool describe(struct saving *s)
     return n > 0 && p->request_bytes;
 }
 
-static const char *start(struct saving *s, struct guest *g, bool leave_running, int file)
+static const char *start(struct saving *s, const struct errand *e, int file)
 {
+    const char *why;
+
     s->parts->file = file;
-    s->leave_running = leave_running;
-    if (!guest_hold(g, &s->view))
+    s->leave_running = e->flags & ERRAND_LEAVE_RUNNING;
+    s->guest = guest_find(e->guest, &why);
+    if (!s->guest)
+        return why;
+    if (!guest_hold(s->guest, on_guest_changed, s, &s->view)) {
+        s->guest = NULL;
         return "the guest is being saved already";
-    guest_watch(g, &s->watcher);
+    }
     return describe(s) ? NULL : "the guest's working directory is gone";
 }
 
-static void begin(struct saving *s)
-{
-    struct metronome_slot_status status;
-
-    guest_status(s->watcher.guest, &status);
-    s->was_paused = status.state == METRONOME_SLOT_PAUSED;
-    if (s->was_paused) {
-        paused(s);
-        return;
-    }
-    s->pausing = true;
-    step(s);
-    hypervisor_command(METRONOME_CONTROL_PAUSE, s->view.slot, NULL, on_pause, s);
-}
-
-void save_begin(int client, struct guest *g, bool leave_running, int file)
+void save_begin(int client, const struct errand *e, int file)
 {
     struct saving *s = calloc(1, sizeof *s);
     const char *why;
@@ -281,13 +260,14 @@ void save_begin(int client, struct guest *g, bool leave_running, int file)
         return;
     }
     s->work.process.gone.fd = -1;
-    s->watcher = (struct guest_watcher){.hear = on_news, .owner = s};
     s->parts->file = s->parts->devices = -1;
     loop_watch(&s->client, client, on_client, s);
-    lifetime_hold();
-    why = start(s, g, leave_running, file);
-    if (why)
+    why = start(s, e, file);
+    if (why) {
         fail(s, EXIT_USAGE, why);
-    else
-        begin(s);
+        return;
+    }
+    s->pausing = true;
+    step(s);
+    hypervisor_command(METRONOME_CONTROL_PAUSE, s->view.slot, NULL, on_pause, s);
 }

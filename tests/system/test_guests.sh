@@ -11,13 +11,14 @@ exact="-icount shift=0,sleep=off"
 
 # guest NAME "QEMU-ARGUMENTS" END WORD...    its ok and not-ok lines; then whether it ended as it should
 guest() {
-    local name=$1 arguments=$2 end=$3 output
+    local name=$1 arguments=$2 end=$3 output cpus
     shift 3
+    [[ " $* " =~ " cpus="([0-9]+) ]] && cpus=${BASH_REMATCH[1]}
     output=$(mktemp)
     # shellcheck disable=SC2086
     timeout 1200 qemu-system-x86_64 -accel tcg -cpu max -m 512 -nodefaults -display none -no-reboot -serial stdio \
         -device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$build/metronome.elf" $arguments \
-        -initrd "$build/guest/$name.elf $*" -append "exit=0xf4 vcpus=${vcpus[$name]:-1}" </dev/null 2>&1 | tr -d '\r' >"$output"
+        -initrd "$build/guest/$name.elf $*" -append "exit=0xf4 vcpus=${cpus:-${vcpus[$name]:-1}}" </dev/null 2>&1 | tr -d '\r' >"$output"
     echo "# $name $*"
     cat "$output"
     if grep -qaE "$end" "$output"; then
@@ -53,6 +54,12 @@ fair        ; test long       ; $exact         ; strict cpus=8   ; $done
 fair        ; test long       ; -smp 2         ; cpus=8 on=2 slack=80 ms=2000 ; $done
 apicbase    ; check test long ;                ;                 ; $done
 apicbase    ; test long       ; -smp 2         ;                 ; $done
+smp         ; check           ; -smp 2         ; cpus=8 hops=50  ; $done
+smp         ; test long       ; $exact         ; cpus=64         ; $done
+smp         ; test long       ;                ; cpus=4          ; $done
+smp         ; test            ; -smp 2         ; cpus=64 hops=50 ; $done
+smp         ; long            ; -smp 2         ; cpus=64 hops=5000 ; $done
+smp         ; long            ; -smp 4         ; cpus=64 hops=5000 ; $done
 hostile     ; check test      ;                ;                 ; $done
 hostile     ; long            ;                ; rounds=1000000  ; $done
 triplefault ; check test long ;                ;                 ; $triple

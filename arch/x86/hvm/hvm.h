@@ -484,6 +484,7 @@ enum {
     WANT_WINDOW = 1, /* an exit as soon as interrupts can be taken */
     WANT_STEP = 2,   /* an exit after one instruction: the interrupt shadow's */
     WANT_TPR = 4,    /* an exit when the TPR is written: it holds back a request */
+    WANT_EXIT = 8,   /* it leaves again at once, by a kick that is on its way: the event must be in by then */
 };
 /* Chooses the event for this entry; *want: WANT_* bits to ask of the hardware because something must wait. */
 struct injection inject_next(struct vcpu *v, struct injectability can, int *want);
@@ -616,7 +617,6 @@ void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
 void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);
 void domain_console_poll(struct domain *d);
 void domain_stats(struct domain *d, struct metronome_stats *s); /* exact when no vCPU runs */
-unsigned domain_vcpus_running(const struct domain *d);
 
 /* ---- state.c: a domain saved and restored ---- */
 /* A bounded part of saving a stopped domain: 1: not done yet, 0: done, or -METRONOME_E*. */

@@ -4,11 +4,18 @@
 
 struct pm_ports pm = {.event = 0x600, .control = 0x604, .timer = 0x608, .sci = 9};
 
+struct rsdp {
+    char signature[8];
+    uint8_t checksum, oem[6], revision;
+    uint32_t rsdt, length;
+    uint64_t xsdt;
+} __attribute__((packed));
+
 struct sdt {
     char signature[4];
     uint32_t length;
     uint8_t rest[28];
-    uint32_t entry[];
+    uint8_t entries[];
 } __attribute__((packed));
 
 struct fadt {
@@ -38,15 +45,38 @@ static bool sums_to_zero(const uint8_t *p, size_t n)
     return !sum;
 }
 
-/* The RSDT's address, or 0; the RSDP is in the first KiB of the EBDA or in the BIOS ROM (5.2.5.1). */
-static uint32_t find_rsdt(uintptr_t start, uintptr_t end)
+/* In the first KiB of the EBDA or in the BIOS ROM (5.2.5.1), or NULL. */
+static const struct rsdp *find_rsdp(uintptr_t start, uintptr_t end)
 {
     for (uintptr_t a = start; a < end; a += 16) {
         const uint8_t *p = at(a);
         if (!memcmp(p, "RSD PTR ", 8) && sums_to_zero(p, 20))
-            return *(const uint32_t *)(p + 16);
+            return at(a);
     }
-    return 0;
+    return NULL;
+}
+
+const void *acpi_table(const char signature[4])
+{
+    uintptr_t ebda = (uintptr_t)(*(const uint16_t *)at(0x40e)) << 4;
+    const struct rsdp *rsdp = ebda ? find_rsdp(ebda, ebda + 1024) : NULL;
+    const struct sdt *root;
+    unsigned bytes;
+
+    if (!rsdp)
+        rsdp = find_rsdp(0xe0000, 0x100000);
+    if (!rsdp)
+        return NULL;
+    bytes = rsdp->revision >= 2 && rsdp->xsdt ? 8 : 4;
+    root = at(bytes == 8 ? rsdp->xsdt : rsdp->rsdt);
+    for (unsigned i = 0; i < (root->length - sizeof(*root)) / bytes; i++) {
+        uintptr_t address = 0;
+
+        memcpy(&address, root->entries + i * bytes, bytes);
+        if (!memcmp(at(address), signature, 4))
+            return at(address);
+    }
+    return NULL;
 }
 
 static void take(const struct fadt *f)
@@ -64,18 +94,8 @@ static void take(const struct fadt *f)
 
 void acpi_init(void)
 {
-    uintptr_t ebda = (uintptr_t)(*(const uint16_t *)at(0x40e)) << 4;
-    uint32_t address = ebda ? find_rsdt(ebda, ebda + 1024) : 0;
-    const struct sdt *rsdt;
+    const struct fadt *f = acpi_table("FACP");
 
-    if (!address)
-        address = find_rsdt(0xe0000, 0x100000);
-    if (!address)
-        return;
-    rsdt = at(address);
-    for (unsigned i = 0; i < (rsdt->length - 36) / 4; i++) {
-        const struct fadt *f = at(rsdt->entry[i]);
-        if (!memcmp(f, "FACP", 4))
-            take(f);
-    }
+    if (f)
+        take(f);
 }

@@ -175,6 +175,7 @@ extern struct pm_ports {
     bool timer_32bit;
 } pm;
 void acpi_init(void);
+const void *acpi_table(const char signature[4]); /* or NULL */
 #define PM_HZ 3579545ull
 uint32_t pm_timer(void);
 uint64_t pm_since(uint32_t start); /* ticks since, within 4 s */

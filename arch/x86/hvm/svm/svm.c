@@ -300,13 +300,13 @@ static void ask(struct vcpu *v, int want)
  * TCG keeps the vector of an EVENTINJ interrupt as an exception to deliver, until the next exit or exception: if it leaves
  * its loop before (a kick, the end of an icount slice), the guest gets the interrupt again, inside its handler and with IF
  * clear. So it goes in as a virtual interrupt, which nothing holds back here; where V_IRQ is wanted for the window, an exit
- * follows at once.
+ * follows at once. So it does where a kick is on its way, which would come before a virtual interrupt, each time anew.
  */
 static void inject_on_tcg(struct vcpu *v, uint8_t vector, int want)
 {
     struct vmcb *c = vmcb_of(v);
 
-    if (want & WANT_WINDOW) {
+    if (want & (WANT_WINDOW | WANT_EXIT)) {
         ipi_send(this_cpu()->id, VECTOR_KICK);
         return;
     }

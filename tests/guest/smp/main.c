@@ -1,0 +1,14 @@
+/*
+ * Many CPUs, as many as `cpus=N` says there are: their tables, their start by INIT and SIPI, and IPIs of every kind, each
+ * counted at its receiver.
+ */
+#include "smp.h"
+
+void guest_main(void)
+{
+    cpus_init((unsigned)option_number("cpus", 2));
+    test_madt();
+    test_start();
+    test_ipis();
+    test_init();
+}

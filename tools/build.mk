@@ -1,9 +1,8 @@
 # The user's command line.
 
-TOOL_CFLAGS := $(DAEMON_CFLAGS) -D_GNU_SOURCE -iquote tools/metronome \
-	-DMETRONOME_VERSION='"$(shell git describe --always --dirty 2>/dev/null || echo unknown)"'
+TOOL_CFLAGS := $(DAEMON_CFLAGS) -D_GNU_SOURCE -iquote tools/metronome
 TOOL_SRC := $(wildcard tools/metronome/*.c)
-TOOL_SHARED := $(LAUNCH_SRC) $(addprefix dm-proxy/daemon/,request.c paths.c host.c image.c)
+TOOL_SHARED := $(LAUNCH_SRC) $(addprefix dm-proxy/daemon/,packet.c request.c paths.c host.c image.c)
 TOOL_OBJ := $(TOOL_SRC:%.c=$(B)/tool-obj/%.o) $(TOOL_SHARED:%.c=$(B)/daemon-obj/%.o)
 
 all: $(B)/metronome

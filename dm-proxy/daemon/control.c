@@ -21,12 +21,24 @@ void control_init(uint8_t *memory)
     completions = (void *)(memory + METRONOME_CONTROL_COMPLETIONS);
 }
 
+/* One that takes long, as a DESTROY may, keeps its place while others come and go. */
+static struct pending *free_place(void)
+{
+    for (unsigned i = 0; i < METRONOME_RING_ENTRIES; i++) {
+        struct pending *p = &pending[++next_sequence % METRONOME_RING_ENTRIES];
+
+        if (!p->used)
+            return p;
+    }
+    return NULL;
+}
+
 bool control_send(uint32_t op, unsigned slot, const uint64_t arguments[2], void (*done)(void *owner, int status), void *owner)
 {
-    uint32_t produced = commands->ring.produced, sequence = next_sequence++;
-    struct pending *p = &pending[sequence % METRONOME_RING_ENTRIES];
+    struct pending *p = free_place();
+    uint32_t produced = commands->ring.produced, sequence = next_sequence;
 
-    if (p->used || produced - __atomic_load_n(&commands->ring.consumed, __ATOMIC_ACQUIRE) >= METRONOME_RING_ENTRIES)
+    if (!p || produced - __atomic_load_n(&commands->ring.consumed, __ATOMIC_ACQUIRE) >= METRONOME_RING_ENTRIES)
         return false;
     *p = (struct pending){true, sequence, done, owner};
     commands->entry[produced % METRONOME_RING_ENTRIES] = (struct metronome_command){

@@ -134,21 +134,21 @@ static void add_pair(struct extra *e, const char *option, const char *value)
     e->word[e->count++] = value;
 }
 
-static void describe_extra(struct extra *e, struct dm_launch *l, const struct request *r, const int *fds, int saved)
+static void describe_extra(struct extra *e, struct dm_launch *l, const struct request *r, const struct device_model_place *p)
 {
-    snprintf(e->monitor, sizeof e->monitor, "socket,id=monitor0,fd=%d", fds[REQUEST_MONITOR]);
-    l->fds[l->fd_count++] = fds[REQUEST_MONITOR];
+    snprintf(e->monitor, sizeof e->monitor, "socket,id=monitor0,fd=%d", p->streams[STREAM_MONITOR]);
+    l->fds[l->fd_count++] = p->streams[STREAM_MONITOR];
     add_pair(e, "-chardev", e->monitor);
     add_pair(e, "-mon", "chardev=monitor0,mode=readline");
     if (*r->serial)
         add_pair(e, "-serial", r->serial);
     else
-        l->serial.fd = fds[REQUEST_SERIAL];
+        l->serial.fd = p->streams[STREAM_SERIAL];
     if (*r->qmp)
         add_pair(e, "-qmp", r->qmp);
-    if (saved >= 0) {
-        snprintf(e->incoming, sizeof e->incoming, "fd:%d", saved);
-        l->fds[l->fd_count++] = saved;
+    if (p->saved >= 0) {
+        snprintf(e->incoming, sizeof e->incoming, "fd:%d", p->saved);
+        l->fds[l->fd_count++] = p->saved;
         add_pair(e, "-incoming", e->incoming);
     }
     for (unsigned i = 0; i < r->qemu_args; i++)
@@ -156,8 +156,8 @@ static void describe_extra(struct extra *e, struct dm_launch *l, const struct re
     l->extra = e->word;
 }
 
-bool device_model_start(struct device_model *d, int saved, const struct request *r,
-                        const struct ivshmem *slot, const int *fds, char *error, size_t error_size)
+bool device_model_start(struct device_model *d, const struct device_model_place *p, const struct request *r,
+                        const struct ivshmem *slot, char *error, size_t error_size)
 {
     struct dm_launch l = {.mem_fd = slot->memory,
                           .wait_fd = slot->to_dom0,
@@ -167,7 +167,7 @@ bool device_model_start(struct device_model *d, int saved, const struct request 
                           .vga = given(r->vga),
                           .vnc = given(r->vnc),
                           .boot_order = given(r->boot),
-                          .log_fd = fds[REQUEST_MESSAGES]};
+                          .log_fd = p->streams[STREAM_MESSAGES]};
     struct extra extra = {.count = 0};
     int qmp[2];
     pid_t pid;
@@ -180,10 +180,10 @@ bool device_model_start(struct device_model *d, int saved, const struct request 
     l.qmp.fd = qmp[1];
     describe_disks(&l, r);
     describe_nics(&l, r);
-    describe_extra(&extra, &l, r, fds, saved);
+    describe_extra(&extra, &l, r, p);
     /* Relative paths are the client's. */
     snprintf(error, error_size, "the guest's working directory cannot be entered");
-    pid = fchdir(fds[REQUEST_CWD]) ? -1 : dm_launch(&l, error, error_size);
+    pid = fchdir(p->cwd) ? -1 : dm_launch(&l, error, error_size);
     close(qmp[1]);
     if (chdir("/") || pid < 0) {
         close(qmp[0]);

@@ -34,10 +34,15 @@ struct device_model {
 
 void device_model_init(struct device_model *d);
 
-/* `saved`: a file with the devices' state to begin with, or -1. `fds`: the client's, by enum request_fd. False: `error` says
- * why. */
-bool device_model_start(struct device_model *d, int saved, const struct request *r,
-                        const struct ivshmem *slot, const int *fds, char *error, size_t error_size);
+struct device_model_place {
+    int cwd;            /* where relative paths start */
+    int saved;          /* a file with the devices' state to begin with, or -1 */
+    const int *streams; /* its ends of them, by enum stream */
+};
+
+/* False: `error` says why. */
+bool device_model_start(struct device_model *d, const struct device_model_place *p, const struct request *r,
+                        const struct ivshmem *slot, char *error, size_t error_size);
 
 /* A QMP command, as JSON. False: QEMU does not take it. A QEMU that ends does not answer. */
 bool device_model_ask(struct device_model *d, const char *command, void (*answered)(void *owner, const char *error),

@@ -28,7 +28,7 @@ static struct {
     struct process qemu;
     struct watch doorbell, console, messages;
     struct timer poll, notice, panicked;
-    uint64_t deadline_ms;
+    uint64_t started_ms;
     int log;
     char line[256], last[256], panic[256]; /* of its console: being read, the last one, the first of a panic */
     size_t line_bytes;
@@ -113,7 +113,7 @@ static void check_ready(void)
     } else if (ready == 2) {
         snprintf(text, sizeof text, "the hypervisor cannot run: %.255s", header()->error);
         fail(EXIT_USAGE, text);
-    } else if (loop_now_ms() > hv.deadline_ms) {
+    } else if (loop_now_ms() > hv.started_ms + START_PATIENCE_MS) {
         snprintf(text, sizeof text, "the hypervisor is not ready after %d s%s%s", START_PATIENCE_MS / 1000,
                  hv.last[0] ? ", its last words: " : "", hv.last);
         fail(EXIT_INTERNAL, text);
@@ -226,13 +226,13 @@ static bool start(char *error, size_t error_size)
     return started;
 }
 
-void hypervisor_start(const char *log_path, void (*changed)(void))
+void hypervisor_start(int log, void (*changed)(void))
 {
     char error[300];
 
     hv.changed = changed;
-    hv.log = open(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
-    hv.deadline_ms = loop_now_ms() + START_PATIENCE_MS;
+    hv.log = log;
+    hv.started_ms = loop_now_ms();
     if (!start(error, sizeof error)) {
         fail(EXIT_USAGE, error);
         return;
@@ -272,10 +272,10 @@ const struct metronome_latency *hypervisor_latency(unsigned slot)
 
 uint64_t hypervisor_tsc_hz(void)
 {
-    return ((const struct metronome_control_header *)(void *)(hv.memory + METRONOME_CONTROL_HEADER))->tsc_hz;
+    return header()->tsc_hz;
 }
 
-static uint64_t ns_of(uint64_t ticks)
+uint64_t hypervisor_ns(uint64_t ticks)
 {
     uint64_t hz = hypervisor_tsc_hz();
 
@@ -289,8 +289,23 @@ void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to)
     for (unsigned i = 0; i < METRONOME_LATENCY_SOURCE_COUNT; i++) {
         struct metronome_latency_summary s = metronome_latency_summary(&l->of[i][metronome_latency_headline(i)]);
 
-        to[i] = (struct metronome_latency_summary){s.n, ns_of(s.p50), ns_of(s.p99), ns_of(s.p999), ns_of(s.max)};
+        to[i] = (struct metronome_latency_summary){s.n, hypervisor_ns(s.p50), hypervisor_ns(s.p99), hypervisor_ns(s.p999), hypervisor_ns(s.max)};
     }
+}
+
+void hypervisor_describe(struct hypervisor_facts *to)
+{
+    const struct metronome_control_header *h = header();
+
+    to->pcpus = h->pcpus;
+    to->slots = h->slots;
+    to->tsc_hz = h->tsc_hz;
+    to->memory = h->total_bytes;
+    to->free_memory = h->free_bytes;
+    to->slot_memory = slot_largest_guest();
+    to->age_ms = loop_now_ms() - hv.started_ms;
+    snprintf(to->version, sizeof to->version, "%s", METRONOME_VERSION);
+    snprintf(to->machine, sizeof to->machine, "%s", hypervisor.machine);
 }
 
 void hypervisor_command(uint32_t op, unsigned slot, const uint64_t arguments[2], void (*done)(void *owner, int status),

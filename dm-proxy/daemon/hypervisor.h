@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "daemon/ivshmem.h"
+#include "daemon/protocol.h"
 #include "public/control.h"
 
 #define HYPERVISOR_SLOTS 8u
@@ -23,9 +24,12 @@ struct hypervisor_info {
 
 extern struct hypervisor_info hypervisor;
 
-/* `changed` is called whenever the state or a slot's status may have changed. */
-void hypervisor_start(const char *log_path, void (*changed)(void));
+/* `changed` is called whenever the state or a slot's status may have changed. `log`: a file for its console, or -1. */
+void hypervisor_start(int log, void (*changed)(void));
 void hypervisor_stop(void);
+
+/* What it is: all but guests and log. */
+void hypervisor_describe(struct hypervisor_facts *to);
 
 const struct ivshmem *hypervisor_slot(unsigned slot);
 
@@ -35,6 +39,7 @@ void hypervisor_slot_status(unsigned slot, struct metronome_slot_status *copy);
 /* A slot's ledger, where the hypervisor writes it, and the rate of its ticks. */
 const struct metronome_latency *hypervisor_latency(unsigned slot);
 uint64_t hypervisor_tsc_hz(void);
+uint64_t hypervisor_ns(uint64_t ticks);
 
 /* How long a slot's interrupts took until they were injected, by enum metronome_latency_source, in ns. */
 void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to);

@@ -1,14 +1,16 @@
 /*
- * metronome-daemon: started by the first `metronome run`, ends with the last. It owns the shared memory, runs the
- * hypervisor in the outer QEMU, and a QEMU for each guest's devices.
+ * metronome-daemon: started by `metronome run` or `metronome up`. It owns the shared memory, runs the hypervisor in the outer
+ * QEMU, and a QEMU for each guest's devices.
  *
- *   main.c          the socket that clients come to, the daemon's own start and end
- *   connection.c    what a client wants: a guest, or something done with one
- *   guest.c         a guest's life       device_model.c  its QEMU       console.c  its console, without QEMU
+ *   main.c          the socket that clients come to, the daemon's own start and end; lifetime.c says when that is
+ *   connection.c    what a client wants: a guest, or an errand (errand.c: one table)
+ *   guest.c         a guest while it runs, with guest_start.c and guest_end.c before and after it
+ *   streams.c       its consoles, and who has them      console.c  the serial one's other end, without QEMU
+ *   device_model.c  its QEMU
  *   save.c          a guest to a file    image.c         the file
  *   slot.c          a slot's memory      hypervisor.c    the hypervisor, with outer.c, control.c, ivshmem.c
- *   loop.c, process.c                    what all of them stand on
- *   request.c, paths.c, host.c           shared with the command line
+ *   loop.c, process.c, log.c             what all of them stand on
+ *   packet.c, request.c, paths.c, host.c shared with the command line
  *
  * Usage: metronome-daemon FD: writes one byte to FD once clients can connect, or a line that says why they cannot.
  */
@@ -27,24 +29,18 @@
 #include <unistd.h>
 
 #include "daemon/connection.h"
+#include "daemon/errand.h"
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
+#include "daemon/lifetime.h"
+#include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/paths.h"
 #include "daemon/protocol.h"
 
-#define FIRST_CLIENT_PATIENCE_MS 10000
-
-static char folder[PATH_MAX], socket_path[PATH_MAX], log_path[PATH_MAX];
+static char folder[PATH_MAX], socket_path[PATH_MAX];
 static struct watch listener = {.fd = -1}, signals = {.fd = -1};
-static struct timer idle;
-
-static void on_idle(void *owner)
-{
-    (void)owner;
-    if (!guests_count())
-        loop_stop();
-}
+static int log_file;
 
 static void on_connection(void *owner)
 {
@@ -55,10 +51,18 @@ static void on_connection(void *owner)
         connection_accept(connection);
 }
 
+/* As `down -f`; a second one does not wait. */
 static void on_signal(void *owner)
 {
+    struct signalfd_siginfo info;
+
     (void)owner;
-    loop_stop();
+    if (read(signals.fd, &info, sizeof info) != sizeof info || lifetime_leaving()) {
+        loop_stop();
+        return;
+    }
+    lifetime_leave();
+    guests_stop_all("the daemon was ended by a signal");
 }
 
 static bool listen_at(const char *path)
@@ -95,14 +99,12 @@ static void take_signals(void)
 static void leave_folder(void)
 {
     int lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool keep_log =
-        getenv("METRONOME_LOG") || (hypervisor.state == HYPERVISOR_FAILED && hypervisor.status == EXIT_INTERNAL);
 
     flock(lock, LOCK_EX);
     unlink(socket_path);
     loop_close(&listener);
-    if (!keep_log)
-        unlink(log_path);
+    if (hypervisor.state != HYPERVISOR_FAILED || hypervisor.status != EXIT_INTERNAL)
+        log_remove();
     rmdir(folder);
     close(lock);
 }
@@ -110,14 +112,16 @@ static void leave_folder(void)
 static bool start(char *error, size_t error_size)
 {
     const char *log = getenv("METRONOME_LOG");
+    char path[PATH_MAX];
 
     if (!runtime_folder(folder, error, error_size))
         return false;
     snprintf(socket_path, sizeof socket_path, "%.*s/socket", PATH_MAX - 20, folder);
     if (log && *log)
-        snprintf(log_path, sizeof log_path, "%s", log);
+        snprintf(path, sizeof path, "%s", log);
     else
-        snprintf(log_path, sizeof log_path, "%.*s/hypervisor.log", PATH_MAX - 20, folder);
+        snprintf(path, sizeof path, "%.*s/hypervisor.log", PATH_MAX - 20, folder);
+    log_file = log_open(path);
     loop_init();
     take_signals();
     if (!listen_at(socket_path)) {
@@ -127,6 +131,17 @@ static bool start(char *error, size_t error_size)
     return true;
 }
 
+/* One that has failed is of no use to whoever comes next: a new daemon is. */
+static void on_hypervisor_changed(void)
+{
+    guests_hypervisor_changed();
+    errands_hypervisor_changed();
+    if (hypervisor.state == HYPERVISOR_FAILED && lifetime_stays()) {
+        log_line("%s", hypervisor.error);
+        lifetime_leave();
+    }
+}
+
 int main(int argc, char **argv)
 {
     int tell = argc == 2 ? atoi(argv[1]) : -1;
@@ -134,7 +149,7 @@ int main(int argc, char **argv)
 
     umask(077);
     if (tell < 3) {
-        fprintf(stderr, "metronome-daemon is started by `metronome run`.\n");
+        fprintf(stderr, "metronome-daemon is started by `metronome up` or `metronome run`.\n");
         return EXIT_USAGE;
     }
     fcntl(tell, F_SETFD, FD_CLOEXEC);
@@ -145,9 +160,8 @@ int main(int argc, char **argv)
     if (write(tell, "", 1) != 1)
         return EXIT_INTERNAL;
     close(tell);
-    loop_timer(&idle, FIRST_CLIENT_PATIENCE_MS, on_idle, NULL);
-    guests_init(loop_stop);
-    hypervisor_start(log_path, guests_hypervisor_changed);
+    lifetime_begin();
+    hypervisor_start(log_file, on_hypervisor_changed);
     loop_run();
     leave_folder();
     hypervisor_stop();

@@ -10,7 +10,7 @@
 #include "daemon/outer.h"
 #include "daemon/paths.h"
 
-#define HYPERVISOR_MEMORY "256M"
+#define HYPERVISOR_MEMORY "256" /* MiB: its own; guests have theirs from the host */
 #define EXIT_PORT         0xf4
 
 __attribute__((format(printf, 2, 3))) static void add(struct outer_command *c, const char *format, ...)
@@ -80,10 +80,13 @@ static void add_device(struct outer_command *c, const char *name, unsigned index
 
 static void add_machine(struct outer_command *c, bool kvm)
 {
+    const char *given = getenv("METRONOME_MEMORY");
     unsigned cpus = pcpus();
 
     add_words(c, kvm ? "-accel kvm -cpu host" : "-accel tcg -cpu max");
-    add_words(c, "-machine q35 -nodefaults -display none -no-reboot -no-user-config -m " HYPERVISOR_MEMORY);
+    add_words(c, "-machine q35 -nodefaults -display none -no-reboot -no-user-config");
+    add(c, "-m");
+    add(c, "%s", given && *given ? given : HYPERVISOR_MEMORY);
     add(c, "-smp");
     add(c, "%u", cpus);
     snprintf(c->machine, sizeof c->machine, "QEMU %s, %u CPU%s", kvm ? "with KVM" : "TCG", cpus, cpus > 1 ? "s" : "");

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,4 +82,16 @@ bool find_outer_qemu(char path[PATH_MAX])
     const char *given = getenv("METRONOME_OUTER_QEMU");
 
     return find_program(path, given && *given ? given : "qemu-system-x86_64");
+}
+
+void remove_socket(int folder, const char *address)
+{
+    char path[PATH_MAX];
+    struct stat st;
+
+    if (strncmp(address, "unix:", 5))
+        return;
+    snprintf(path, sizeof path, "%.*s", (int)strcspn(address + 5, ","), address + 5);
+    if (!fstatat(folder, path, &st, AT_SYMLINK_NOFOLLOW) && S_ISSOCK(st.st_mode))
+        unlinkat(folder, path, 0);
 }

@@ -23,4 +23,7 @@ bool find_program(char path[PATH_MAX], const char *name);
 /* The QEMU that the hypervisor runs in (METRONOME_OUTER_QEMU). */
 bool find_outer_qemu(char path[PATH_MAX]);
 
+/* QEMU removes what it listens at ("unix:PATH,..."), unless it was killed. `folder`: where a relative path starts. */
+void remove_socket(int folder, const char *address);
+
 #endif

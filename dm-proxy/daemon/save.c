@@ -10,6 +10,7 @@
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
 #include "daemon/image.h"
+#include "daemon/lifetime.h"
 #include "daemon/process.h"
 #include "daemon/save.h"
 #include "public/domain.h"
@@ -20,9 +21,10 @@
 struct saving {
     struct watch client;
     struct timer patience, retry;
-    struct guest *guest; /* NULL: it has ended */
+    struct guest_watcher watcher; /* .guest: NULL: it has ended */
     struct guest_view view;
     bool leave_running;
+    bool was_paused;   /* and is left so */
     bool pausing;      /* until the hypervisor says that it is */
     bool device_model_stops; /* it has been told to */
     struct process_work work;
@@ -50,21 +52,32 @@ static void forget(struct saving *s)
         free(s->parts);
     }
     free(s);
+    lifetime_drop();
 }
 
 static void resume(struct saving *s)
 {
     if (s->device_model_stops)
         device_model_ask(s->view.dm, "{\"execute\":\"cont\"}\n", NULL, NULL);
-    hypervisor_command(METRONOME_CONTROL_UNPAUSE, s->view.slot, NULL, NULL, NULL);
+    if (!s->was_paused)
+        hypervisor_command(METRONOME_CONTROL_UNPAUSE, s->view.slot, NULL, NULL, NULL);
+}
+
+/* The guest is no longer ours. */
+static struct guest *let_go(struct saving *s)
+{
+    struct guest *g = s->watcher.guest;
+
+    guest_unwatch(&s->watcher);
+    if (g)
+        guest_release(g);
+    return g;
 }
 
 static void fail(struct saving *s, int status, const char *why)
 {
-    if (s->guest) {
+    if (let_go(s))
         resume(s);
-        guest_release(s->guest);
-    }
     reply(s, EVENT_REFUSED, status, why);
     hypervisor_forget(s);
     device_model_forget(s->view.dm, s);
@@ -94,13 +107,11 @@ static void on_written(void *owner)
         fail(s, EXIT_USAGE, why);
         return;
     }
-    if (s->leave_running) {
+    struct guest *g = let_go(s);
+    if (s->leave_running)
         resume(s);
-        guest_release(s->guest);
-    } else {
-        guest_release(s->guest);
-        guest_was_saved(s->guest);
-    }
+    else
+        guest_was_saved(g);
     reply(s, EVENT_ENDED, EXIT_ENDED, "");
     forget(s);
 }
@@ -194,14 +205,15 @@ static void paused(struct saving *s)
 
 /* ---- The guest ---- */
 
-static void on_guest_changed(void *owner, const struct metronome_slot_status *status)
+static void on_news(void *owner, enum guest_news news, struct guest *g, const struct metronome_slot_status *status)
 {
     struct saving *s = owner;
 
-    if (!status) {
-        s->guest = NULL;
+    (void)g;
+    if (news == GUEST_NEWS_ENDING) {
+        guest_unwatch(&s->watcher);
         fail(s, EXIT_INTERNAL, "the guest ended before it was saved");
-    } else if (s->pausing && status->state == METRONOME_SLOT_PAUSED) {
+    } else if (news == GUEST_NEWS_STATUS && s->pausing && status->state == METRONOME_SLOT_PAUSED) {
         paused(s);
     }
 }
@@ -232,23 +244,32 @@ static bool describe(struct saving *s)
     return n > 0 && p->request_bytes;
 }
 
-static const char *start(struct saving *s, const struct errand *e, int file)
+static const char *start(struct saving *s, struct guest *g, bool leave_running, int file)
 {
-    const char *why;
-
     s->parts->file = file;
-    s->leave_running = e->flags & ERRAND_LEAVE_RUNNING;
-    s->guest = guest_find(e->guest, &why);
-    if (!s->guest)
-        return why;
-    if (!guest_hold(s->guest, on_guest_changed, s, &s->view)) {
-        s->guest = NULL;
+    s->leave_running = leave_running;
+    if (!guest_hold(g, &s->view))
         return "the guest is being saved already";
-    }
+    guest_watch(g, &s->watcher);
     return describe(s) ? NULL : "the guest's working directory is gone";
 }
 
-void save_begin(int client, const struct errand *e, int file)
+static void begin(struct saving *s)
+{
+    struct metronome_slot_status status;
+
+    guest_status(s->watcher.guest, &status);
+    s->was_paused = status.state == METRONOME_SLOT_PAUSED;
+    if (s->was_paused) {
+        paused(s);
+        return;
+    }
+    s->pausing = true;
+    step(s);
+    hypervisor_command(METRONOME_CONTROL_PAUSE, s->view.slot, NULL, on_pause, s);
+}
+
+void save_begin(int client, struct guest *g, bool leave_running, int file)
 {
     struct saving *s = calloc(1, sizeof *s);
     const char *why;
@@ -260,14 +281,13 @@ void save_begin(int client, const struct errand *e, int file)
         return;
     }
     s->work.process.gone.fd = -1;
+    s->watcher = (struct guest_watcher){.hear = on_news, .owner = s};
     s->parts->file = s->parts->devices = -1;
     loop_watch(&s->client, client, on_client, s);
-    why = start(s, e, file);
-    if (why) {
+    lifetime_hold();
+    why = start(s, g, leave_running, file);
+    if (why)
         fail(s, EXIT_USAGE, why);
-        return;
-    }
-    s->pausing = true;
-    step(s);
-    hypervisor_command(METRONOME_CONTROL_PAUSE, s->view.slot, NULL, on_pause, s);
+    else
+        begin(s);
 }

@@ -5,9 +5,9 @@
 #ifndef METRONOME_SAVE_H
 #define METRONOME_SAVE_H
 
-#include "daemon/protocol.h"
+#include "daemon/guest.h"
 
-/* Takes over the client's connection and the file to write. */
-void save_begin(int client, const struct errand *e, int file);
+/* Takes over the client's connection and the file to write. With `leave_running` the guest goes on, if it did. */
+void save_begin(int client, struct guest *g, bool leave_running, int file);
 
 #endif

@@ -58,7 +58,8 @@ struct metronome_slot_status {
     uint32_t code;
     uint32_t generation; /* counts creations of the slot */
     uint32_t resets;     /* guest resets so far */
-    uint32_t zero[11];
+    uint32_t vcpus_running; /* that are in the guest or could be, as of the last change of state (NOP: now) */
+    uint32_t zero[10];
     char message[192];   /* one line, NUL-terminated */
     struct metronome_stats stats;
 };

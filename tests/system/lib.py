@@ -48,7 +48,11 @@ class Scratch:
         return "%s/%d%s" % (self.path, self.count, suffix)
 
     def remove(self):
-        """Whatever a daemon that is just ending takes away meanwhile is no concern."""
+        """Whatever a daemon that is just ending takes away meanwhile is no concern; one that stays goes with us."""
+        for number, program in processes().items():
+            if program.startswith("metronome-daemon"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGTERM)
         for folder, folders, files in os.walk(self.path, topdown=False):
             for name in files:
                 with contextlib.suppress(FileNotFoundError):
@@ -61,6 +65,49 @@ class Scratch:
 
 
 scratch = Scratch()
+RUNTIME = os.environ["METRONOME_RUNTIME_DIR"]
+
+
+def processes():
+    """{process id: its program's name} of everything that was started for this test's daemon."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*"):
+        try:
+            with open(path + "/environ", "rb") as f:
+                ours = ("METRONOME_RUNTIME_DIR=%s\0" % RUNTIME).encode() in f.read()
+            if ours and int(path[6:]) != os.getpid():
+                found[int(path[6:])] = os.path.basename(os.readlink(path + "/exe"))
+        except OSError:
+            pass
+    return found
+
+
+def process(name):
+    ids = [number for number, program in processes().items() if re.search(name, program)]
+    if len(ids) != 1:
+        raise Failure("%d processes of %s: %s" % (len(ids), name, processes()))
+    return ids[0]
+
+
+def nothing_left(but=()):
+    deadline = time.monotonic() + 5 * PATIENCE
+    while processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if processes():
+        raise Failure("still running: %s" % processes())
+    files = set(os.listdir(RUNTIME)) - set(but) if os.path.exists(RUNTIME) else set()
+    if files:
+        raise Failure("left behind: %s" % files)
+
+
+def command(*arguments, status=0, **environment):
+    """`metronome ARGUMENTS`, a command that needs no terminal: what it said."""
+    done = subprocess.run([BUILD + "/metronome", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env=dict(os.environ, **environment), timeout=60 * PATIENCE)
+    said = done.stdout.decode("latin-1")
+    if done.returncode != status:
+        raise Failure("metronome %s ended with status %d, not %d: %s" % (" ".join(arguments), done.returncode, status, said.strip()))
+    return said
 
 
 def scratch_copy(image):
@@ -314,6 +361,42 @@ class Console:
                 raise Failure("no end within %d s" % (seconds * PATIENCE))
         if self.process.wait() != status:
             raise Failure("ended with status %d, not %d" % (self.process.returncode, status))
+
+
+class Terminal(Console):
+    """`metronome ARGUMENTS` on a terminal of its own."""
+
+    def __init__(self, *arguments):
+        self.master, self.slave = os.openpty()
+        self.before = self.settings()
+        self.output, self.seen, self.started, self.qmp_path, self.log = b"", 0, time.monotonic(), None, "/dev/null"
+        # In a session of its own, with this as the controlling terminal, as a shell would start it.
+        self.process = subprocess.Popen(["setsid", "-c", BUILD + "/metronome", *arguments], stdin=self.slave,
+                                        stdout=self.slave, stderr=self.slave)
+
+    def settings(self):
+        return subprocess.run(["stty", "-g"], stdin=self.slave, stdout=subprocess.PIPE, check=True).stdout
+
+    def read(self, seconds):
+        if not select.select([self.master], [], [], seconds)[0]:
+            return self.process.poll() is None
+        self.output += os.read(self.master, 65536)
+        return True
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+    def ends_restored(self, status):
+        self.ends(status)
+        if self.settings() != self.before:
+            raise Failure("the terminal is not as it was: %s, %s" % (self.before, self.settings()))
 
 
 class Guest(Console):

@@ -35,6 +35,18 @@ ALLOWED = [
 ]
 
 
+# Prints a number, the uptime and the RTC's second, ten times a second, until /tmp/stop is there.
+COUNT = r"""
+i=0
+until [ -e /tmp/stop ]; do
+    read u x </proc/uptime; read r </sys/class/rtc/rtc0/since_epoch
+    i=$((i + 1)); echo count $i $u $r; usleep 100000
+done
+echo counted
+exec sleep 100000
+"""
+
+
 def disk_with(words):
     """A copy of linux.img that boots at once with these words."""
     disk = scratch_copy("linux.img")
@@ -117,3 +129,20 @@ def interrupts(guest):
         if m:
             found[m[1]] = found[m[3].split()[-1] if m[3] else m[1]] = (int(m[2]), m[3])
     return found
+
+
+def counts(console):
+    """[(number, uptime, RTC)] of the whole lines seen."""
+    return [(int(n), float(u), int(r)) for n, u, r in
+            re.findall(rb"^count (\d+) ([\d.]+) (\d+)\r*$", console.output, re.M)]
+
+
+def count_in(guest):
+    guest.program("/tmp/count", COUNT)
+    guest.type("sh /tmp/count &\r")
+    guest.expect(r"^count 10 .*\n")
+
+
+def stop_counting(guest):
+    guest.type("touch /tmp/stop\r")
+    guest.expect("counted")

@@ -4,47 +4,13 @@
 # usage: test_ends.py [NAME...]
 # limit: 300
 # run: check
-import glob
 import struct
 
 from lib import *
 
-RUNTIME = os.environ["METRONOME_RUNTIME_DIR"]
 ENDS = BUILD + "/guest/ends.elf"
 MODULE = ["--module", ENDS, "--memory", "16"]
 LINUX = ["--module", BUILD + "/images/vmlinuz", "--initrd", BUILD + "/images/initramfs.cpio.gz"]
-
-
-def processes():
-    """{process id: its program's name} of everything that was started for this test's daemon."""
-    found = {}
-    for path in glob.glob("/proc/[0-9]*"):
-        try:
-            with open(path + "/environ", "rb") as f:
-                ours = ("METRONOME_RUNTIME_DIR=%s\0" % RUNTIME).encode() in f.read()
-            if ours and int(path[6:]) != os.getpid():
-                found[int(path[6:])] = os.path.basename(os.readlink(path + "/exe"))
-        except OSError:
-            pass
-    return found
-
-
-def process(name):
-    ids = [number for number, program in processes().items() if re.search(name, program)]
-    if len(ids) != 1:
-        raise Failure("%d processes of %s: %s" % (len(ids), name, processes()))
-    return ids[0]
-
-
-def nothing_left(but=()):
-    deadline = time.monotonic() + 5 * PATIENCE
-    while processes() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    if processes():
-        raise Failure("still running: %s" % processes())
-    files = set(os.listdir(RUNTIME)) - set(but) if os.path.exists(RUNTIME) else set()
-    if files:
-        raise Failure("left behind: %s" % files)
 
 
 def metronome(*arguments, **environment):
@@ -228,43 +194,6 @@ def test_too_many_descriptors():
     nothing_left()
 
 
-class Terminal(Console):
-    """The same on a terminal of its own."""
-
-    def __init__(self, *arguments):
-        self.master, self.slave = os.openpty()
-        self.before = self.settings()
-        self.output, self.seen, self.started, self.qmp_path, self.log = b"", 0, time.monotonic(), None, "/dev/null"
-        # In a session of its own, with this as the controlling terminal, as a shell would start it.
-        self.process = subprocess.Popen(["setsid", "-c", BUILD + "/metronome", "run", *arguments], stdin=self.slave,
-                                        stdout=self.slave, stderr=self.slave)
-
-    def settings(self):
-        return subprocess.run(["stty", "-g"], stdin=self.slave, stdout=subprocess.PIPE, check=True).stdout
-
-    def read(self, seconds):
-        if not select.select([self.master], [], [], seconds)[0]:
-            return self.process.poll() is None
-        self.output += os.read(self.master, 65536)
-        return True
-
-    def type(self, text):
-        os.write(self.master, text.encode())
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.master)
-        os.close(self.slave)
-
-    def ends_restored(self, status):
-        self.ends(status)
-        if self.settings() != self.before:
-            raise Failure("the terminal is not as it was: %s, %s" % (self.before, self.settings()))
-        nothing_left()
-
-
 def trigger(*arguments):
     return subprocess.run([BUILD + "/metronome", "trigger", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -297,7 +226,7 @@ def test_buttons():
 
 
 def test_terminal_keys():
-    with Terminal(*MODULE, "--append", "echo") as run:
+    with Terminal("run", *MODULE, "--append", "echo") as run:
         run.expect("starting the hypervisor in QEMU [^\r]* s")
         run.expect("ends: here")
         if run.settings() == run.before:
@@ -307,12 +236,13 @@ def test_terminal_keys():
             run.type(keys)
             run.expect(re.escape(answer))
         run.type("\x01x")
-        run.expect("left by Ctrl-a x")
+        run.expect("ended by Ctrl-a x")
         run.ends_restored(0)
+        nothing_left()
 
 
 def test_terminal_monitor():
-    with Terminal("--memory", "32") as run:
+    with Terminal("run", "--memory", "32") as run:
         run.expect("running after")
         run.type("\x01c")
         run.expect(r"\(qemu\)")
@@ -325,17 +255,19 @@ def test_terminal_monitor():
         run.type("quit\r")
         run.expect("ended from QEMU's monitor")
         run.ends_restored(0)
+        nothing_left()
 
 
 def test_terminal_restored():
     for arguments, number, status in ((["--append", "exit=3"], 0, 4), (["--timeout", "3"], 0, 3),
                                       ([], signal.SIGTERM, 143), ([], signal.SIGHUP, 129),
                                       ([], signal.SIGSEGV, -signal.SIGSEGV)):
-        with Terminal(*MODULE, *arguments) as run:
+        with Terminal("run", *MODULE, *arguments) as run:
             run.expect("ends: here")
             if number:
                 os.kill(process("^metronome$"), number)
             run.ends_restored(status if status != -signal.SIGSEGV else run.process.wait())
+            nothing_left()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ $(B)/unit/libpure.a: $(UNIT_OBJ)
 $(B)/unit/test_%: tests/unit/test_%.c $(B)/unit/libpure.a
 	$(HOSTCC) $(UNIT_CFLAGS) -MMD -MP $< $(B)/unit/libpure.a -lcmocka $(LIBS_test_$*) -o $@
 
+$(B)/unit/test_control_ring: private UNIT_CFLAGS += -iquote . -iquote dm-proxy
 LIBS_test_emulate := -lunicorn
 LIBS_test_emulate_length := -lZydis -lZycore
 

@@ -200,11 +200,19 @@ static void check_programs(const struct request *r)
         bad_input("the library for the guest's QEMU is not there: run make");
 }
 
+void check_console(const struct run *r)
+{
+    if (r->expect)
+        check_expect(r);
+}
+
 /* What is the same for a guest that begins and for one that goes on. */
 static void check_surroundings(struct run *r)
 {
     const struct request *q = &r->request;
 
+    if (r->detach && (r->expect || r->timeout_ms))
+        bad_input("--expect and --timeout need the console, which --detach leaves");
     if (*q->qmp)
         check_qmp(q);
     if (*q->vnc)

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,28 +134,27 @@ int client_connect_running(void)
     return connect_to(path);
 }
 
-bool client_send(int socket, const void *bytes, size_t n, const int *fds, unsigned fd_count)
+bool client_started_daemon(void)
 {
-    char control[CMSG_SPACE(16 * sizeof(int))] = {0};
-    struct iovec data = {(void *)bytes, n};
-    struct msghdr m = {.msg_iov = &data, .msg_iovlen = 1};
-    struct cmsghdr *c;
-
-    if (fd_count) {
-        m.msg_control = control;
-        m.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-        c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-        memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-    }
-    return sendmsg(socket, &m, MSG_NOSIGNAL) == (ssize_t)n;
+    return daemon_pid;
 }
 
 /* With other guests it goes on, so the wait is short. */
-void client_reap_daemon(void)
+static void reap_daemon(void)
 {
     for (unsigned i = 0; daemon_pid && i < 20 && !waitpid(daemon_pid, NULL, WNOHANG); i++)
         usleep(10000);
+}
+
+bool client_leave(int socket, int patience_ms)
+{
+    struct pollfd p = {.fd = socket, .events = POLLIN};
+    bool closed = false;
+    char byte;
+
+    shutdown(socket, SHUT_WR);
+    while (!closed && poll(&p, 1, patience_ms) > 0)
+        closed = recv(socket, &byte, 1, 0) <= 0;
+    reap_daemon();
+    return closed;
 }

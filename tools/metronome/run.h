@@ -1,5 +1,5 @@
 /*
- * `metronome run` and `restore`: what was asked for, and the steps it goes through.
+ * `metronome run`, `restore` and `console`: what was asked for, and the steps it goes through.
  *
  *   settings.c  every option and configuration key, in one table
  *   config.c    FILE.cfg
@@ -7,13 +7,16 @@
  *   nic.c       network cards
  *   save.c      `metronome save`, and the file that `restore` reads
  *   check.c     bad input, found before anything starts
- *   session.c   from the daemon's start to the guest's end
+ *   attach.c    to a guest's console
+ *   session.c   until the guest's end, or until it is left
  *   terminal.c  raw mode and the keys after Ctrl-a
  *   expect.c    --expect
  *   progress.c  what is happening
  *   report.c    the table at the end
  *   client.c    the way to the daemon
- *   errand.c    something done with another's guest
+ *   errand.c    the commands about one guest
+ *   facts.c     list and info
+ *   up.c        up and down
  */
 #ifndef METRONOME_RUN_H
 #define METRONOME_RUN_H
@@ -26,8 +29,14 @@
 
 #define EXIT_UNMET 1 /* the guest ended without the output that --expect waits for */
 
+#define NOT_UP     "no hypervisor is running: `metronome up` or `metronome run` starts one"
+
+extern const char *command_name; /* the word behind "metronome" */
+
 struct run {
     struct request request;
+    const char *guest; /* `console`: the name or number of one that runs already; else NULL */
+    bool detach;       /* leave it as soon as it runs */
     const char *config;
     const char *expect;
     uint64_t timeout_ms; /* 0: none */
@@ -42,10 +51,10 @@ void bad_input(const char *format, ...) __attribute__((noreturn, format(printf, 
 /* What a command takes beside options. */
 struct command_line {
     const char *usage;                                /* printed by --help, before the options */
-    unsigned kind;                                    /* SETTING_RUN or SETTING_RESTORE */
-    void (*read_file)(struct run *r, const char *path); /* its one operand */
+    unsigned kind;                                    /* SETTING_* */
+    void (*take_operand)(struct run *r, const char *operand); /* its only one */
 };
-enum { SETTING_RUN = 1, SETTING_RESTORE = 2 };
+enum { SETTING_RUN = 1, SETTING_RESTORE = 2, SETTING_CONSOLE = 4 };
 
 /* settings.c: applies an option or key, or ends by bad_input(). `where`: "--memory", or "FILE.cfg: memory". */
 void settings_from_arguments(struct run *r, const struct command_line *c, int argc, char **argv);
@@ -62,12 +71,21 @@ void disks_check(struct request *r);
 void nic_add(struct request *r, const char *spec, const char *where);
 
 /* check.c: ends by bad_input() where something cannot work. */
+void check_console(const struct run *r);
 void check_run(struct run *r);
 void check_restore(struct run *r);
 
 /* save.c: `metronome save`, and what `metronome restore` reads. */
 int save_command(int argc, char **argv);
 void restore_read(struct run *r, const char *path);
+
+/* facts.c */
+int list_command(int argc, char **argv);
+int info_command(int argc, char **argv);
+
+/* up.c */
+int up_command(int argc, char **argv);
+int down_command(int argc, char **argv);
 
 /* session.c: returns the exit status. */
 int session_run(struct run *r);

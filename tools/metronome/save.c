@@ -13,14 +13,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "client.h"
 #include "daemon/image.h"
 #include "errand.h"
 #include "run.h"
 
 static const char help[] =
     "Usage: metronome save [-c] GUEST FILE\n"
-    "Puts a running guest, named by its --name, into FILE and ends it; `metronome restore FILE` goes on with it.\n"
+    "Puts a running guest, given by name or number, into FILE and ends it; `metronome restore FILE` goes on with it.\n"
     "Its disks stay where they are, and must be then what they are now.\n\n"
     "  -c, --continue  the guest goes on here\n"
     "  --help          this text\n";
@@ -78,12 +77,10 @@ static int save(const char *guest, struct target *t, uint32_t flags)
 {
     int status;
 
-    connection = client_connect_running();
-    if (connection < 0)
-        bad_input("no guest is running");
+    connection = errand_connect();
     take_signals();
     open_target(t);
-    status = errand(connection, guest, ERRAND_SAVE, flags, t->fd);
+    status = errand_to(connection, &(struct errand_order){.type = ERRAND_SAVE, .guest = guest, .flags = flags, .file = t->fd}, NULL);
     if (!status)
         return keep_target(t);
     unlink(t->partial);

@@ -1,5 +1,5 @@
 /*
- * A guest's time: from the daemon's start to the last page given back, with the terminal in between.
+ * A guest's time at a terminal: from the daemon's start, or from our coming, to the last page given back, or our leaving.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,10 +10,12 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "attach.h"
 #include "client.h"
+#include "daemon/packet.h"
+#include "daemon/paths.h"
 #include "expect.h"
 #include "progress.h"
 #include "run.h"
@@ -29,31 +31,46 @@ enum { AT_STDIN, AT_SERIAL, AT_MONITOR, AT_MESSAGES, AT_DAEMON, AT_SIGNALS, PLAC
 
 struct session {
     struct run *run;
-    int serial, monitor, messages, daemon, signals;
-    bool in_monitor, monitor_shown, stdin_open, stopping;
-    bool ended;
+    struct attachment at;
+    int signals;
+    bool in_monitor, monitor_shown, stdin_open;
+    bool asked; /* the daemon, for the guest's end or our leaving it */
+    bool detaching;
+    bool ended; /* the guest has, or is left */
     bool mid_line; /* the guest's last output was not the end of a line */
     struct event end;
-    int status; /* why we stopped it ourselves: -1: we did not */
+    int status; /* why we asked: -1: we did not, or the daemon knows better */
     char why[200];
-    double stopped_at;
+    double asked_at;
     char message[400]; /* of the device model, being read */
     size_t message_bytes;
     char early[600]; /* what it said before the guest ran: why it does not, or warnings */
     bool running;
 };
 
-static void stop(struct session *s, int status, const char *why)
+static void order(struct session *s, enum order_type type)
 {
-    struct order order = {ORDER_STOP};
+    struct order o = {type};
 
-    if (s->stopping || s->ended)
+    packet_send(s->at.daemon, &o, sizeof o, NULL, 0, 0);
+}
+
+static void ask(struct session *s, enum order_type type, int status, const char *why)
+{
+    if (s->asked || s->ended)
         return;
-    s->stopping = true;
-    s->stopped_at = progress_seconds();
+    s->asked = true;
+    s->detaching = type == ORDER_DETACH;
+    s->asked_at = progress_seconds();
     s->status = status;
     snprintf(s->why, sizeof s->why, "%s", why);
-    client_send(s->daemon, &order, sizeof order, NULL, 0);
+    order(s, type);
+}
+
+/* Whose guest it is ends it; another leaves it as it is. */
+static void stop(struct session *s, int status, const char *why)
+{
+    ask(s, s->run->guest ? ORDER_DETACH : ORDER_STOP, status, why);
 }
 
 static void close_fd(int *fd)
@@ -74,7 +91,8 @@ static void show(struct session *s, int *from, bool is_serial)
             close_fd(from);
         return;
     }
-    progress_done("running"); /* its first output may come before the daemon's word */
+    if (!s->run->guest)
+        progress_done("running"); /* its first output may come before the daemon's word */
     s->mid_line = bytes[n - 1] != '\n';
     if (!terminal_write(bytes, (size_t)n))
         stop(s, EXIT_INTERNAL, "standard output is gone");
@@ -110,20 +128,22 @@ static void show_message(struct session *s)
 
 static void now_running(struct session *s)
 {
-    progress_done("running");
+    progress_done(s->run->guest ? NULL : "running");
     if (*s->early)
         fprintf(stderr, "metronome: device model: %s\n", s->early);
     *s->early = 0;
     s->running = true;
+    if (s->run->detach)
+        ask(s, ORDER_DETACH, EXIT_ENDED, "");
 }
 
 static void show_messages(struct session *s)
 {
     char bytes[1024];
-    ssize_t n = read(s->messages, bytes, sizeof bytes);
+    ssize_t n = read(s->at.stream[STREAM_MESSAGES], bytes, sizeof bytes);
 
     if (n <= 0)
-        close_fd(&s->messages);
+        close_fd(&s->at.stream[STREAM_MESSAGES]);
     for (ssize_t i = 0; i < n; i++)
         if (bytes[i] == '\n')
             show_message(s);
@@ -135,7 +155,7 @@ static void show_messages(struct session *s)
 
 static void send_keys(struct session *s, const char *bytes, size_t n)
 {
-    int to = s->in_monitor ? s->monitor : s->serial;
+    int to = s->at.stream[s->in_monitor ? STREAM_MONITOR : STREAM_SERIAL];
 
     while (n && to >= 0) {
         ssize_t sent = send(to, bytes, n, MSG_NOSIGNAL);
@@ -149,7 +169,7 @@ static void send_keys(struct session *s, const char *bytes, size_t n)
 
 static void toggle_monitor(struct session *s)
 {
-    if (*s->run->request.module) {
+    if (!s->at.monitor) {
         fputs("\nmetronome: a guest started with --module has no device model, so no monitor\n", stderr);
         return;
     }
@@ -162,18 +182,19 @@ static void toggle_monitor(struct session *s)
 
 static void act_on_key(struct session *s, enum terminal_key key)
 {
-    struct order order = {key == KEY_RESET ? ORDER_RESET : ORDER_POWER_BUTTON};
-
-    if (key == KEY_LEAVE)
-        stop(s, EXIT_ENDED, "left by Ctrl-a x");
+    if (key == KEY_END)
+        ask(s, ORDER_STOP, EXIT_ENDED, "ended by Ctrl-a x");
+    else if (key == KEY_DETACH)
+        ask(s, ORDER_DETACH, EXIT_ENDED, "");
     else if (key == KEY_MONITOR)
         toggle_monitor(s);
     else if (key == KEY_POWER || key == KEY_RESET)
-        client_send(s->daemon, &order, sizeof order, NULL, 0);
+        order(s, key == KEY_RESET ? ORDER_RESET : ORDER_POWER_BUTTON);
     else if (key == KEY_HELP)
-        fputs("\nCtrl-a x  end the guest\nCtrl-a c  switch between the guest and QEMU's monitor\n"
-              "Ctrl-a p  press the power button\nCtrl-a r  press the reset button\nCtrl-a Ctrl-a  send Ctrl-a\n",
-              stderr);
+        fprintf(stderr,
+                "\nCtrl-a x  end the guest\nCtrl-a d  leave it running%s\nCtrl-a c  switch between the guest and QEMU's monitor\n"
+                "Ctrl-a p  press the power button\nCtrl-a r  press the reset button\nCtrl-a Ctrl-a  send Ctrl-a\n%s",
+                s->run->guest ? " (or Ctrl-])" : "", s->run->guest ? "Ctrl-a Ctrl-]  send Ctrl-]\n" : "");
 }
 
 static void take_keys(struct session *s)
@@ -204,7 +225,7 @@ static void daemon_lost(struct session *s, const char *text)
 static void take_event(struct session *s)
 {
     struct event e;
-    ssize_t n = recv(s->daemon, &e, sizeof e, 0);
+    ssize_t n = recv(s->at.daemon, &e, sizeof e, 0);
 
     if (n != sizeof e) {
         daemon_lost(s, "the daemon is gone, and the guest with it");
@@ -215,7 +236,7 @@ static void take_event(struct session *s)
         progress_step(e.text);
     else if (e.type == EVENT_RUNNING)
         now_running(s);
-    else {
+    else if (e.type != EVENT_ATTACHED) {
         s->end = e;
         s->ended = true;
     }
@@ -228,7 +249,7 @@ static void take_signal(struct session *s)
 
     if (read(s->signals, &info, sizeof info) != sizeof info)
         return;
-    if (s->stopping)
+    if (s->asked)
         exit(128 + (int)info.ssi_signo);
     snprintf(why, sizeof why, "ended by signal %u (%s)", info.ssi_signo, strsignal((int)info.ssi_signo));
     stop(s, 128 + (int)info.ssi_signo, why);
@@ -236,14 +257,16 @@ static void take_signal(struct session *s)
 
 static void wait_for_something(struct session *s)
 {
+    /* What is typed before a restored QEMU has its serial port's state would be lost to that. */
+    bool takes_keys = s->stdin_open && !s->detaching && !s->run->detach && (s->running || (!s->run->guest && s->run->image < 0));
+    bool shows = !s->detaching && !s->run->detach; /* else it is kept for who attaches next */
     struct pollfd p[PLACES] = {
-        /* What is typed before a restored QEMU has its serial port's state would be lost to that. */
-        [AT_STDIN] = {.fd = s->stdin_open && (s->running || s->run->image < 0) ? STDIN_FILENO : -1, .events = POLLIN},
-        [AT_SERIAL] = {.fd = s->serial, .events = POLLIN},
+        [AT_STDIN] = {.fd = takes_keys ? STDIN_FILENO : -1, .events = POLLIN},
+        [AT_SERIAL] = {.fd = shows ? s->at.stream[STREAM_SERIAL] : -1, .events = POLLIN},
         /* Until it is first asked for, the monitor's greeting waits in its socket. */
-        [AT_MONITOR] = {.fd = s->monitor_shown ? s->monitor : -1, .events = POLLIN},
-        [AT_MESSAGES] = {.fd = s->messages, .events = POLLIN},
-        [AT_DAEMON] = {.fd = s->daemon, .events = POLLIN},
+        [AT_MONITOR] = {.fd = shows && s->monitor_shown ? s->at.stream[STREAM_MONITOR] : -1, .events = POLLIN},
+        [AT_MESSAGES] = {.fd = s->detaching ? -1 : s->at.stream[STREAM_MESSAGES], .events = POLLIN},
+        [AT_DAEMON] = {.fd = s->at.daemon, .events = POLLIN},
         [AT_SIGNALS] = {.fd = s->signals, .events = POLLIN},
     };
 
@@ -253,10 +276,10 @@ static void wait_for_something(struct session *s)
         take_signal(s);
     if (p[AT_SERIAL].revents) {
         poll(NULL, 0, GATHER_MS);
-        show(s, &s->serial, true);
+        show(s, &s->at.stream[STREAM_SERIAL], true);
     }
     if (p[AT_MONITOR].revents)
-        show(s, &s->monitor, false);
+        show(s, &s->at.stream[STREAM_MONITOR], false);
     if (p[AT_MESSAGES].revents)
         show_messages(s);
     if (p[AT_DAEMON].revents)
@@ -272,76 +295,15 @@ static void drain(struct session *s)
     struct pollfd p[2];
 
     do {
-        p[0] = (struct pollfd){.fd = s->serial, .events = POLLIN};
-        p[1] = (struct pollfd){.fd = s->messages, .events = POLLIN};
+        p[0] = (struct pollfd){.fd = s->at.stream[STREAM_SERIAL], .events = POLLIN};
+        p[1] = (struct pollfd){.fd = s->at.stream[STREAM_MESSAGES], .events = POLLIN};
         if (poll(p, 2, LAST_WORDS_MS) <= 0)
             return;
         if (p[0].revents)
-            show(s, &s->serial, true);
+            show(s, &s->at.stream[STREAM_SERIAL], true);
         if (p[1].revents)
             show_messages(s);
-    } while (s->serial >= 0 || s->messages >= 0);
-}
-
-static void pair(int type, int ends[2])
-{
-    if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends)) {
-        perror("metronome: socket");
-        exit(EXIT_INTERNAL);
-    }
-}
-
-/* Sends the request and hears that it was taken: a daemon that is about to end does not, and then a new one is needed.
- */
-static bool open_session(struct session *s, char *error, size_t error_size)
-{
-    static char text[REQUEST_MAX_BYTES];
-    size_t n = request_pack(&s->run->request, text, sizeof text);
-    int serial[2], monitor[2], messages[2], cwd;
-    struct pollfd p;
-    char byte;
-
-    s->daemon = client_connect(error, error_size);
-    if (s->daemon < 0)
-        return false;
-    pair(SOCK_STREAM, serial);
-    pair(SOCK_STREAM, monitor);
-    cwd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (cwd < 0 || pipe2(messages, O_CLOEXEC)) {
-        snprintf(error, error_size, "%s", strerror(errno));
-        return false;
-    }
-    const int fds[REQUEST_MOST_FDS] = {cwd, serial[1], monitor[1], messages[1], s->run->image};
-    bool sent = n && client_send(s->daemon, text, n, fds, s->run->image >= 0 ? REQUEST_MOST_FDS : REQUEST_FDS);
-    for (unsigned i = 0; i < REQUEST_FDS; i++)
-        close(fds[i]);
-    s->serial = serial[0];
-    s->monitor = monitor[0];
-    s->messages = messages[0];
-    p = (struct pollfd){.fd = s->daemon, .events = POLLIN};
-    return sent && poll(&p, 1, DAEMON_PATIENCE_MS) > 0 && recv(s->daemon, &byte, 1, MSG_PEEK) > 0;
-}
-
-static void close_session(struct session *s)
-{
-    close_fd(&s->daemon);
-    close_fd(&s->serial);
-    close_fd(&s->monitor);
-    close_fd(&s->messages);
-}
-
-static bool open_with_retries(struct session *s)
-{
-    char error[400] = "";
-
-    for (unsigned i = 0; i < 3 && !*error; i++) {
-        if (open_session(s, error, sizeof error))
-            return true;
-        close_session(s);
-    }
-    progress_done(NULL);
-    fprintf(stderr, "metronome: %s\n", *error ? error : "the daemon does not answer");
-    return false;
+    } while (s->at.stream[STREAM_SERIAL] >= 0 || s->at.stream[STREAM_MESSAGES] >= 0);
 }
 
 static void take_signals(struct session *s)
@@ -358,16 +320,13 @@ static void take_signals(struct session *s)
     s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* For the last guest this is when hypervisor and daemon are gone. */
-static void wait_for_daemon(struct session *s)
+/* What the console said before we came. */
+static void show_past(struct session *s)
 {
-    struct pollfd p = {.fd = s->daemon, .events = POLLIN};
-    char byte;
-
-    shutdown(s->daemon, SHUT_WR);
-    while (poll(&p, 1, DAEMON_PATIENCE_MS) > 0 && recv(s->daemon, &byte, 1, 0) > 0)
-        ;
-    client_reap_daemon();
+    if (s->at.lost)
+        fprintf(stderr, "metronome: %llu bytes before this are not kept\n", (unsigned long long)s->at.lost);
+    while (s->at.past >= 0)
+        show(s, &s->at.past, true);
 }
 
 static int conclude(struct session *s)
@@ -394,53 +353,62 @@ static int conclude(struct session *s)
     return status;
 }
 
+/* The guest goes on without us. */
+static int conclude_left(const struct session *s)
+{
+    if (*s->why && (!s->run->quiet || s->status))
+        fprintf(stderr, "metronome: %s\n", s->why);
+    else if (!s->run->quiet)
+        fprintf(stderr, "metronome: %s goes on: `metronome console` is its terminal\n", s->end.text);
+    return s->status;
+}
+
 static void look_at_clock(struct session *s)
 {
     progress_tick();
     if (s->run->timeout_ms && progress_seconds() * 1000 > (double)s->run->timeout_ms)
         stop(s, EXIT_TIMEOUT, "the time is up");
-    if (s->stopping && !s->ended && progress_seconds() > s->stopped_at + STOP_PATIENCE_S)
+    if (s->asked && !s->ended && progress_seconds() > s->asked_at + STOP_PATIENCE_S)
         daemon_lost(s, "the daemon does not answer");
 }
 
-/* QEMU removes what it listens at, unless it was killed. */
-static void remove_socket(const char *address)
+static int refused(const struct run *r, const struct event *refusal)
 {
-    char path[4096];
-    struct stat st;
-
-    if (strncmp(address, "unix:", 5))
-        return;
-    snprintf(path, sizeof path, "%.*s", (int)strcspn(address + 5, ","), address + 5);
-    if (!lstat(path, &st) && S_ISSOCK(st.st_mode))
-        unlink(path);
+    progress_done(NULL);
+    fprintf(stderr, "metronome: %s%s%s\n", r->guest ? r->guest : "", r->guest ? ": " : "", refusal->text);
+    return refusal->status ? (int)refusal->status : EXIT_INTERNAL;
 }
 
 int session_run(struct run *r)
 {
-    struct session s = {
-        .run = r, .serial = -1, .monitor = -1, .messages = -1, .daemon = -1, .stdin_open = true, .status = -1};
+    struct session s = {.run = r, .stdin_open = true, .status = -1};
+    struct event refusal;
 
     progress_init(r->quiet);
     expect_init(r->expect);
     take_signals(&s);
-    progress_step("starting");
-    if (!open_with_retries(&s))
-        return EXIT_INTERNAL;
+    if (!r->guest)
+        progress_step("starting");
+    if (!attach(&s.at, r, &refusal))
+        return refused(r, &refusal);
     atexit(terminal_leave);
-    if (!*r->request.serial || *r->request.module)
-        terminal_enter();
+    if (!r->detach && (!*r->request.serial || *r->request.module))
+        terminal_enter(r->guest);
+    show_past(&s);
     while (!s.ended) {
         wait_for_something(&s);
         look_at_clock(&s);
     }
-    drain(&s);
+    if (s.end.type != EVENT_DETACHED)
+        drain(&s);
     progress_done(NULL);
     terminal_leave();
     if (s.mid_line && isatty(STDOUT_FILENO))
         terminal_write("\n", 1);
-    wait_for_daemon(&s);
-    remove_socket(r->request.qmp);
-    remove_socket(r->request.vnc);
+    client_leave(s.at.daemon, DAEMON_PATIENCE_MS); /* for the last guest when hypervisor and daemon are gone */
+    if (s.end.type == EVENT_DETACHED)
+        return conclude_left(&s);
+    remove_socket(AT_FDCWD, r->request.qmp); /* the daemon has, if it lives */
+    remove_socket(AT_FDCWD, r->request.vnc);
     return conclude(&s);
 }

@@ -6,8 +6,8 @@
 
 #include "run.h"
 
-/* Where a setting is taken: a key of configuration files, an option of one command or of both. */
-enum { OPTION_ONLY = 4, FLAG = 8, BOTH = SETTING_RUN | SETTING_RESTORE };
+/* Where a setting is taken: a key of configuration files, an option of one command or of several. */
+enum { OPTION_ONLY = 16, FLAG = 32, BOTH = SETTING_RUN | SETTING_RESTORE, ALL = BOTH | SETTING_CONSOLE };
 
 struct setting {
     const char *name;
@@ -18,8 +18,10 @@ struct setting {
 
 static void set_name(struct run *r, const char *value, const char *where)
 {
-    if (!*value || strlen(value) > 63)
+    if (!*value || strlen(value) >= NAME_BYTES)
         bad_input("%s: a name has 1 to 63 characters", where);
+    if (strspn(value, "0123456789") == strlen(value))
+        bad_input("%s: '%s' would be taken for the number of a guest", where, value);
     r->request.name = value;
 }
 
@@ -193,6 +195,13 @@ static void set_quiet(struct run *r, const char *value, const char *where)
     r->quiet = true;
 }
 
+static void set_detach(struct run *r, const char *value, const char *where)
+{
+    (void)value;
+    (void)where;
+    r->detach = true;
+}
+
 static void set_rtc(struct run *r, const char *value, const char *where)
 {
     r->rtc_of_host = !strcmp(value, "host");
@@ -264,10 +273,11 @@ static const struct setting settings[] = {
     {"append", set_append, "TEXT", "the module's command line", SETTING_RUN | OPTION_ONLY},
     {"initrd", set_initrd, "FILE", "the module's initial RAM disk", SETTING_RUN | OPTION_ONLY},
     {"latency", set_latency, "FILE", "write how long interrupts took, in histograms, to this file in JSON", BOTH | OPTION_ONLY},
-    {"timeout", set_timeout, "SECONDS", "end with status 3 after so long", BOTH | OPTION_ONLY},
-    {"expect", set_expect, "REGEX", "end with status 0 as soon as a line of serial output matches", BOTH | OPTION_ONLY},
+    {"timeout", set_timeout, "SECONDS", "end, or leave a console, with status 3 after so long", ALL | OPTION_ONLY},
+    {"expect", set_expect, "REGEX", "end, or leave a console, with status 0 as soon as a line of serial output matches", ALL | OPTION_ONLY},
     {"qemu-arg", set_qemu_arg, "ARG", "one more argument for the device model's QEMU", SETTING_RUN | OPTION_ONLY},
-    {"quiet", set_quiet, NULL, "no progress and no table at the end", BOTH | OPTION_ONLY | FLAG},
+    {"quiet", set_quiet, NULL, "no progress and no table at the end", ALL | OPTION_ONLY | FLAG},
+    {"detach", set_detach, NULL, "leave the guest as soon as it runs; `metronome console` is its terminal then", BOTH | OPTION_ONLY | FLAG},
     {"rtc", set_rtc, "WHICH", "its RTC goes on where it was: saved; or with the time that has passed: host [saved]",
      SETTING_RESTORE | OPTION_ONLY},
     {"any-tsc", set_any_tsc, NULL, "although the TSC runs at another rate here than where it was saved",
@@ -315,10 +325,10 @@ static void help(const struct command_line *c)
 {
     puts(c->usage);
     print_settings(c->kind);
-    printf("\nKeys: Ctrl-a x ends the guest, Ctrl-a c switches between it and QEMU's monitor, Ctrl-a h shows all.\n"
-           "Exit status: 0 power-off or expected output, 1 ended without it, 2 bad usage or input, 3 time-out, 4 guest "
-           "crash,\n"
-           "5 internal failure, 128+N ended by signal N.\n");
+    printf("\nKeys: Ctrl-a x ends the guest, Ctrl-a d leaves it running, Ctrl-a c switches between it and QEMU's monitor, Ctrl-a h\n"
+           "shows all.\n"
+           "Exit status: 0 power-off, expected output or left, 1 ended without that output, 2 bad usage or input, 3 time-out,\n"
+           "4 guest crash, 5 internal failure, 6 no hypervisor, 128+N ended by signal N.\n");
     exit(0);
 }
 
@@ -334,6 +344,7 @@ static void list_options(const struct command_line *c, struct option *options, u
                 (struct option){settings[i].name, settings[i].kind & FLAG ? no_argument : required_argument, NULL, 'o'};
         }
     options[n] = (struct option){"help", no_argument, NULL, 'h'};
+    options[n + 1] = (struct option){0};
 }
 
 /* The file is read first, so that options go on top of it wherever they stand. */
@@ -347,9 +358,13 @@ void settings_from_arguments(struct run *r, const struct command_line *c, int ar
     for (unsigned pass = 0; pass < 2; pass++) {
         optind = 0;
         opterr = pass == 0;
-        while ((found = getopt_long(argc, argv, "h", options, &index)) != -1) {
+        while ((found = getopt_long(argc, argv, c->kind & BOTH ? "hd" : "h", options, &index)) != -1) {
             if (found == 'h')
                 help(c);
+            if (found == 'd') {
+                r->detach = true;
+                continue;
+            }
             if (found != 'o')
                 exit(EXIT_USAGE); /* getopt has said why */
             if (!settings[places[index]].help)
@@ -359,8 +374,8 @@ void settings_from_arguments(struct run *r, const struct command_line *c, int ar
                 set_option(r, places[index], optarg);
         }
         if (argc - optind > 1)
-            bad_input("%s: only one file can be given", argv[optind + 1]);
+            bad_input("%s: only one %s can be given", argv[optind + 1], c->kind == SETTING_CONSOLE ? "guest" : "file");
         if (!pass && optind < argc)
-            c->read_file(r, argv[optind]);
+            c->take_operand(r, argv[optind]);
     }
 }

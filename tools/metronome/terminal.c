@@ -7,11 +7,12 @@
 
 #include "terminal.h"
 
-#define ESCAPE 1 /* Ctrl-a */
+#define ESCAPE    1    /* Ctrl-a */
+#define XL_ESCAPE 0x1d /* Ctrl-] */
 
 static struct termios before;
 static volatile sig_atomic_t raw;
-static bool escaped;
+static bool escaped, xl_keys;
 
 void terminal_leave(void)
 {
@@ -29,7 +30,7 @@ static void on_fault(int signal_number)
     raise(signal_number);
 }
 
-void terminal_enter(void)
+void terminal_enter(bool as_xl)
 {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
     struct termios now;
@@ -39,6 +40,7 @@ void terminal_enter(void)
         return;
     for (unsigned i = 0; i < sizeof faults / sizeof faults[0]; i++)
         signal(faults[i], on_fault);
+    xl_keys = as_xl;
     now = before;
     cfmakeraw(&now);
     now.c_oflag |= OPOST | ONLCR; /* for what we and QEMU say ourselves */
@@ -56,8 +58,8 @@ static enum terminal_key key_of(char c)
     static const struct {
         char letter;
         enum terminal_key key;
-    } keys[] = {{'x', KEY_LEAVE}, {'c', KEY_MONITOR}, {'h', KEY_HELP},
-                {'?', KEY_HELP},  {'p', KEY_POWER},   {'r', KEY_RESET}};
+    } keys[] = {{'x', KEY_END},  {'d', KEY_DETACH}, {'c', KEY_MONITOR}, {'h', KEY_HELP},
+                {'?', KEY_HELP}, {'p', KEY_POWER},  {'r', KEY_RESET}};
 
     for (unsigned i = 0; i < sizeof keys / sizeof keys[0]; i++)
         if (c == keys[i].letter)
@@ -73,15 +75,19 @@ size_t terminal_keys(char *bytes, size_t n, size_t *used, enum terminal_key *key
     for (*used = 0; *used < n && *key == KEY_NONE;) {
         char c = bytes[(*used)++];
 
-        if (!raw || (!escaped && c != ESCAPE))
+        if (!raw) {
             bytes[out++] = c;
-        else if (!escaped)
-            escaped = true;
-        else {
+        } else if (escaped) {
             escaped = false;
             *key = key_of(c);
-            if (c == ESCAPE)
+            if (c == ESCAPE || c == XL_ESCAPE)
                 bytes[out++] = c;
+        } else if (c == ESCAPE) {
+            escaped = true;
+        } else if (c == XL_ESCAPE && xl_keys) {
+            *key = KEY_DETACH;
+        } else {
+            bytes[out++] = c;
         }
     }
     return out;

@@ -7,10 +7,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum terminal_key { KEY_NONE, KEY_LEAVE, KEY_MONITOR, KEY_HELP, KEY_POWER, KEY_RESET };
+enum terminal_key { KEY_NONE, KEY_END, KEY_DETACH, KEY_MONITOR, KEY_HELP, KEY_POWER, KEY_RESET };
 
-/* Raw mode, if standard input is a terminal and ours to use. */
-void terminal_enter(void);
+/* Raw mode, if standard input is a terminal and ours to use. With `as_xl` Ctrl-] is KEY_DETACH, as in `xl console`. */
+void terminal_enter(bool as_xl);
 void terminal_leave(void); /* also from a signal handler; more than once does no harm */
 bool terminal_is_raw(void);
 

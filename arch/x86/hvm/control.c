@@ -60,6 +60,7 @@ static void publish_stats(struct domain *d, struct metronome_slot_status *s)
 
     domain_stats(d, &stats);
     s->stats = stats;
+    s->vcpus_running = domain_vcpus_running(d);
 }
 
 void control_publish(struct domain *d, enum metronome_slot_state state)

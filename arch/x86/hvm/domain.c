@@ -444,8 +444,10 @@ static int create(struct slot *s, const void *module, const void *initrd, const 
     d->module = module;
     d->initrd = initrd;
     error = take_header(d, r);
-    if (!error && !sched_room(d->vcpus))
+    if (!error && !sched_room(d->vcpus)) {
+        control_message(s, "no room for so many virtual CPUs: a pCPU takes 64");
         error = -METRONOME_ENOMEM;
+    }
     if (!error) {
         s->domain = d;
         s->generation++;
@@ -601,6 +603,19 @@ void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t cod
     end(d, reason, code, format, args);
     spin_unlock(&d->lock);
     va_end(args);
+}
+
+/* Others move between these states meanwhile: it is a figure for people. */
+unsigned domain_vcpus_running(const struct domain *d)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < d->vcpus; i++) {
+        enum vcpu_state state = d->vcpu[i] ? __atomic_load_n(&d->vcpu[i]->state, __ATOMIC_RELAXED) : VCPU_OFF;
+
+        n += state == VCPU_RUNNABLE || state == VCPU_IN_GUEST || state == VCPU_STARTING || state == VCPU_ARRIVING;
+    }
+    return n;
 }
 
 static void add_ledger(struct metronome_stats *s, enum metronome_tick_source source, const struct ledger *l)

@@ -617,6 +617,7 @@ void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
 void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);
 void domain_console_poll(struct domain *d);
 void domain_stats(struct domain *d, struct metronome_stats *s); /* exact when no vCPU runs */
+unsigned domain_vcpus_running(const struct domain *d);
 
 /* ---- state.c: a domain saved and restored ---- */
 /* A bounded part of saving a stopped domain: 1: not done yet, 0: done, or -METRONOME_E*. */

@@ -3,12 +3,17 @@
  *   exit=N   ends through the debug-exit port     triple   by a triple fault
  *   echo     answers each byte typed with "<byte>", its code in hexadecimal
  *   nmi      as echo, says "<NMI>" at each NMI, and masks it at port 0x70 after an "m", until a "u"
+ *   flood=N  prints N numbered lines of 16 bytes, and waits for ever
+ *   count    prints "count NUMBER TICKS" every 2^25 ticks of its TSC
+ *   button   ends with code 0 when the power button is pressed; with "deaf" it only says "<power>"
  *   (none)   waits for ever
  */
 #include "guest.h"
 
 #define COM1           0x3f8
 #define LSR_DATA_READY 1
+#define PM1_STATUS     0x600 /* of a guest without device model */
+#define PM1_BUTTON     0x100
 
 static void triple_fault(void)
 {
@@ -46,6 +51,35 @@ static void take_nmis(void)
     apic_write(APIC_LVT_LINT1, 0x400);
 }
 
+static void flood(uint64_t lines)
+{
+    for (uint64_t i = 0; i < lines; i++)
+        print("flood %09u\n", (unsigned)i);
+}
+
+static void count(void)
+{
+    for (unsigned i = 0;; i++) {
+        uint64_t start = rdtsc();
+
+        while (rdtsc() - start < 1 << 25)
+            pause();
+        print("count %u %lu\n", i, start);
+    }
+}
+
+static void await_button(void)
+{
+    for (;;) {
+        while (!(inw(PM1_STATUS) & PM1_BUTTON))
+            pause();
+        outw(PM1_STATUS, PM1_BUTTON);
+        if (!option("deaf"))
+            outl(0xf4, 0);
+        print("<power>");
+    }
+}
+
 void guest_main(void)
 {
     print("ends: here\n");
@@ -57,6 +91,11 @@ void guest_main(void)
         take_nmis();
     if (option("echo") || option("nmi"))
         echo();
+    flood(option_number("flood", 0));
+    if (option("count"))
+        count();
+    if (option("button"))
+        await_button();
     for (;;)
         __asm__ volatile("hlt");
 }

@@ -106,7 +106,8 @@ def command(*arguments, status=0, **environment):
                           stderr=subprocess.STDOUT, env=dict(os.environ, **environment), timeout=60 * PATIENCE)
     said = done.stdout.decode("latin-1")
     if done.returncode != status:
-        raise Failure("metronome %s ended with status %d, not %d: %s" % (" ".join(arguments), done.returncode, status, said.strip()))
+        raise Failure("metronome %s ended with status %d, not %d: %s" %
+                      (" ".join(arguments), done.returncode, status, said.strip()))
     return said
 
 

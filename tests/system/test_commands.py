@@ -148,8 +148,12 @@ def test_up_that_fails():
         raise Failure("up says: " + said)
     nothing_left()
     up("--quiet")
+    detached("one")
     os.kill(process("^qemu-system"), signal.SIGKILL)
     nothing_left(["hypervisor.log"])
+    with open(RUNTIME + "/hypervisor.log") as f:
+        if "(one): the hypervisor's QEMU was killed by signal 9" not in f.read():
+            raise Failure("the log does not say how the guest ended")
     fails("no hypervisor is running", "list", status=6)
     up("--quiet")
     os.kill(process("^metronome-daemon"), signal.SIGKILL)
@@ -421,6 +425,22 @@ def test_device_model():
             raise Failure("a slot is left: " + command("info"))
 
 
+def test_daemon_is_told_to_end():
+    """By SIGTERM: guests end, and their sockets go."""
+    qmp = scratch.name(".qmp")
+    up("--quiet")
+    command("run", "-d", "--quiet", "--name", "one", "--memory", "32", "--qmp", qmp)
+    said = command("run", "-d", "--quiet", "--memory", "32", "--qemu-arg", "-nonsense", status=2)
+    if "-nonsense: invalid option" not in said or said.count("\n") != 1:
+        raise Failure("a device model that does not start: " + said)
+    with console("one") as run:
+        os.kill(process("^metronome-daemon"), signal.SIGTERM)
+        run.ends(0)
+    nothing_left()
+    if os.path.exists(qmp):
+        raise Failure("a guest's socket is left")
+
+
 def test_races():
     """Commands and the guest's end at once: each ends with a status of its own and one line."""
     words = ["pause", "unpause", "reset", "destroy", "shutdown", "list", "console"]
@@ -437,12 +457,16 @@ def test_races():
                 raise Failure("left: %s" % guests())
 
 
+def errand(version=4, kind=0):
+    return struct.pack("<4I64s", 0x44525245, version, kind, 0, b"one")
+
+
 def test_clients_that_misbehave():
     """Silent ones, torn ones and those of another version: the daemon serves the others."""
     with hypervisor():
         detached("one")
         sockets = []
-        for sent in b"", b"x", struct.pack("<4I64s", 0x44525245, 99, 0, 0, b"one"), struct.pack("<4I64s", 0x44525245, 4, 99, 0, b"one"):
+        for sent in b"", b"x", errand(version=99), errand(kind=99):
             s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             s.connect(RUNTIME + "/socket")
             if sent:
@@ -506,5 +530,5 @@ def test_help():
 
 sys.exit(run_tests([test_none_running, test_up_and_down, test_down_refuses, test_run_attaches, test_up_that_fails, test_list,
                     test_several_of_one_name, test_detach_and_attach, test_past_is_bounded, test_client_that_does_not_read,
-                    test_pause, test_save_of_a_paused_guest, test_shutdown, test_device_model, test_races,
-                    test_clients_that_misbehave, test_slots_and_memory, test_help]))
+                    test_pause, test_save_of_a_paused_guest, test_shutdown, test_device_model, test_daemon_is_told_to_end,
+                    test_races, test_clients_that_misbehave, test_slots_and_memory, test_help]))

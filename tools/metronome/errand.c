@@ -130,8 +130,9 @@ int guest_command(int argc, char **argv)
     return errand(&o);
 }
 
-static const char trigger_help[] = "Usage: metronome trigger GUEST nmi|power|reset\n"
-                                   "Presses a button of a running guest's board: NMI (which its port 0x70 can mask), power or reset.\n";
+static const char trigger_help[] =
+    "Usage: metronome trigger GUEST nmi|power|reset\n"
+    "Presses a button of a running guest's board: NMI (which its port 0x70 can mask), power or reset.\n";
 
 int trigger_command(int argc, char **argv)
 {

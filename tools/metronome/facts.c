@@ -108,8 +108,8 @@ static bool is_wanted(const struct guest_facts *f)
 
 static void row(const struct guest_facts *f)
 {
-    printf("%-40s %5" PRIu32 " %5" PRIu64 " %5" PRIu32 "  %s %8.1f\n", f->name, f->id, f->memory / MIB, f->vcpus, letters[f->state],
-           (double)f->run_ns / 1e9);
+    printf("%-40s %5" PRIu32 " %5" PRIu64 " %5" PRIu32 "  %s %8.1f\n", f->name, f->id, f->memory / MIB, f->vcpus,
+           letters[f->state], (double)f->run_ns / 1e9);
 }
 
 static void describe(const struct guest_facts *f)
@@ -181,8 +181,8 @@ int list_command(int argc, char **argv)
 
     take_form(argc, argv, "hl",
               "Usage: metronome list [-l | --json] [GUEST]...\n"
-              "Shows guests: number, memory in MiB, virtual CPUs, state and CPU time. States: r running, b blocked, p paused (or\n"
-              "being built), s shut down, c crashed, d dying.\n\n"
+              "Shows guests: number, memory in MiB, virtual CPUs, state and CPU time. States: r running, b blocked,\n"
+              "p paused (or being built), s shut down, c crashed, d dying.\n\n"
               "  -l, --long  more of each\n"
               "  --json      all of that for programs\n");
     wanted = argv + optind;

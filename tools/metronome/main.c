@@ -74,8 +74,8 @@ static int console(int argc, char **argv)
 {
     static const struct command_line command = {
         .usage = "Usage: metronome console [OPTION]... GUEST\n"
-                 "The terminal becomes the serial console of a guest that runs already. What it said while nobody was there comes "
-                 "first.\nCtrl-] leaves it, as Ctrl-a d does; the guest goes on.\n",
+                 "The terminal becomes the serial console of a guest that runs already. What it said while nobody was there "
+                 "comes first.\nCtrl-] leaves it, as Ctrl-a d does; the guest goes on.\n",
         .kind = SETTING_CONSOLE,
         .take_operand = name_guest,
     };

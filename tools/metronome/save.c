@@ -80,7 +80,7 @@ static int save(const char *guest, struct target *t, uint32_t flags)
     connection = errand_connect();
     take_signals();
     open_target(t);
-    status = errand_to(connection, &(struct errand_order){.type = ERRAND_SAVE, .guest = guest, .flags = flags, .file = t->fd}, NULL);
+    status = errand_to(connection, &(struct errand_order){ERRAND_SAVE, guest, flags, t->fd, NULL}, NULL);
     if (!status)
         return keep_target(t);
     unlink(t->partial);

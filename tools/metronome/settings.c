@@ -274,10 +274,12 @@ static const struct setting settings[] = {
     {"initrd", set_initrd, "FILE", "the module's initial RAM disk", SETTING_RUN | OPTION_ONLY},
     {"latency", set_latency, "FILE", "write how long interrupts took, in histograms, to this file in JSON", BOTH | OPTION_ONLY},
     {"timeout", set_timeout, "SECONDS", "end, or leave a console, with status 3 after so long", ALL | OPTION_ONLY},
-    {"expect", set_expect, "REGEX", "end, or leave a console, with status 0 as soon as a line of serial output matches", ALL | OPTION_ONLY},
+    {"expect", set_expect, "REGEX", "end, or leave a console, with status 0 as soon as a line of serial output matches",
+     ALL | OPTION_ONLY},
     {"qemu-arg", set_qemu_arg, "ARG", "one more argument for the device model's QEMU", SETTING_RUN | OPTION_ONLY},
     {"quiet", set_quiet, NULL, "no progress and no table at the end", ALL | OPTION_ONLY | FLAG},
-    {"detach", set_detach, NULL, "leave the guest as soon as it runs; `metronome console` is its terminal then", BOTH | OPTION_ONLY | FLAG},
+    {"detach", set_detach, NULL, "or -d: leave the guest as soon as it runs; `metronome console` is its terminal then",
+     BOTH | OPTION_ONLY | FLAG},
     {"rtc", set_rtc, "WHICH", "its RTC goes on where it was: saved; or with the time that has passed: host [saved]",
      SETTING_RESTORE | OPTION_ONLY},
     {"any-tsc", set_any_tsc, NULL, "although the TSC runs at another rate here than where it was saved",
@@ -325,8 +327,8 @@ static void help(const struct command_line *c)
 {
     puts(c->usage);
     print_settings(c->kind);
-    printf("\nKeys: Ctrl-a x ends the guest, Ctrl-a d leaves it running, Ctrl-a c switches between it and QEMU's monitor, Ctrl-a h\n"
-           "shows all.\n"
+    printf("\nKeys: Ctrl-a x ends the guest, Ctrl-a d leaves it running, Ctrl-a c switches between it and QEMU's monitor,\n"
+           "Ctrl-a h shows all.\n"
            "Exit status: 0 power-off, expected output or left, 1 ended without that output, 2 bad usage or input, 3 time-out,\n"
            "4 guest crash, 5 internal failure, 6 no hypervisor, 128+N ended by signal N.\n");
     exit(0);

@@ -434,6 +434,7 @@ def test_daemon_is_told_to_end():
     if "-nonsense: invalid option" not in said or said.count("\n") != 1:
         raise Failure("a device model that does not start: " + said)
     with console("one") as run:
+        until("console that is attached", lambda: "console_pid" in guest("one"))
         os.kill(process("^metronome-daemon"), signal.SIGTERM)
         run.ends(0)
     nothing_left()

@@ -112,6 +112,8 @@ void on_vector(unsigned vector, handler *h);
 /* Counts the vector's interrupts in hits[], the time of the last one in hit_tsc[]. */
 void count_vector(unsigned vector, enum eoi how);
 void forget_vector(unsigned vector);
+/* The vector's first instruction is the caller's own. */
+void set_gate(unsigned vector, void (*entry)(void));
 extern volatile uint32_t hits[256];
 extern volatile uint64_t hit_tsc[256];
 extern volatile uint32_t masked_hits; /* those that came although interrupts were off */

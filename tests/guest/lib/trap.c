@@ -21,19 +21,24 @@ void (*volatile on_hit)(unsigned vector);
 volatile uint64_t trap_fixup, trap_error, trap_cr2, trap_rip;
 volatile int trap_vector;
 
+void set_gate(unsigned vector, void (*entry)(void))
+{
+    uintptr_t a = (uintptr_t)entry;
+
+    idt[vector].offset0 = (uint16_t)a;
+    idt[vector].selector = 8;
+    idt[vector].flags = 0x8e00;
+    idt[vector].offset1 = (uint16_t)(a >> 16);
+}
+
 void trap_init(void)
 {
     struct {
         uint16_t limit;
         uint64_t base;
     } __attribute__((packed)) reg = {sizeof(idt) - 1, (uintptr_t)idt};
-    for (unsigned i = 0; i < 256; i++) {
-        uintptr_t a = (uintptr_t)vector_stubs[i];
-        idt[i].offset0 = (uint16_t)a;
-        idt[i].selector = 8;
-        idt[i].flags = 0x8e00;
-        idt[i].offset1 = (uint16_t)(a >> 16);
-    }
+    for (unsigned i = 0; i < 256; i++)
+        set_gate(i, (void (*)(void))vector_stubs[i]);
     __asm__ volatile("lidt %0" : : "m"(reg));
 }
 

@@ -41,7 +41,6 @@ ticks       ; test long       ; $exact         ; strict          ; $done
 ticks       ; long            ;                ;                 ; $done
 clocks      ; check test      ; $exact         ; strict          ; $done
 clocks      ; long            ; $exact         ; strict seconds=500 ; $done
-jitter      ; check test      ; $exact         ;                 ; $done
 jitter      ; long            ; $exact         ; samples=4000    ; $done
 emulate     ; check           ;                ; shapes=2        ; $done
 emulate     ; test            ;                ; shapes=30       ; $done

@@ -12,11 +12,13 @@
 #include "jitter.h"
 
 #define VECTOR 0x61
+#define CURVE_LINE 6u
 #define HPET_PIN 20
 #define MOST 4000u
 #define MSR_TSC_DEADLINE 0x6e0u
 #define X2APIC_BIT (1u << 21)
 #define SPACING_US 100u
+#define PERIOD_US 250u /* KVM clamps less than 200 */
 #define IRREGULAR_NS (random32() % 50000)
 enum { HPET_CONFIG = 0x10, HPET_COUNTER = 0xf0, HPET_TIMER0 = 0x100, HPET_COMPARATOR0 = 0x108, HPET_ROUTE0 = 0x110 };
 enum { TN_ENABLE = 4, TN_FSB = 1 << 14, TN_FSB_CAPABLE = 1 << 15 };
@@ -56,14 +58,16 @@ static void report(const char *name, uint64_t doubt)
     sort(samples);
     print("jitter %s: n %u p50 %ld p99 %ld p99.9 %ld max %ld earliest %ld doubt %lu\n", name, samples, permille(500), permille(990),
           permille(999), permille(1000), late[0], doubt);
-    print("curve %s:", name);
-    for (unsigned i = 0, n; i < samples; i += n) {
+    for (unsigned i = 0, n, values = 0; i < samples; i += n, values++) {
         for (n = 1; i + n < samples && late[i + n] == late[i]; n++)
             ;
+        if (values % CURVE_LINE == 0)
+            print("%scurve %s:", values ? "\n" : "", name);
         print(" %ldx%u", late[i], n);
     }
     print("\n");
-    check(late[0] >= 0, name, "the earliest is %ld", late[0]);
+    if (ours)
+        check(late[0] >= 0, name, "the earliest is %ld", late[0]);
 }
 
 static uint64_t ticks_of_ns(uint64_t ns)
@@ -133,7 +137,7 @@ static void fit_line(uint64_t slope)
 
 static void test_periodic(void)
 {
-    uint64_t period = us(SPACING_US) + 21, before, behind;
+    uint64_t period = us(PERIOD_US) + 21, before, behind;
 
     apic_write(APIC_LVT_TIMER, 0x20000 | VECTOR);
     before = rdtsc();

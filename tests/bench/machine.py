@@ -1,0 +1,90 @@
+"""
+The machines in which benchmarks run: Metronome with guests from boot modules, and KVM, the peer, in the same outer QEMU. One outer
+CPU, and time by executed instructions: a TSC tick is one, and the same run is the same to the byte.
+"""
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
+BUILD = os.path.realpath(os.path.join(ROOT, os.environ.get("B", "build")))
+OUTER = ("qemu-system-x86_64 -accel tcg -cpu max -nodefaults -display none -no-reboot -serial stdio "
+         "-icount shift=0,sleep=off").split()
+VMLINUZ = BUILD + "/images/vmlinuz"
+PEER = BUILD + "/bench/peer/initrd"
+PEER_TRIES = 3  # with icount a Linux hung in 3 of 22 boots
+INNER = ("qemu-system-x86_64 -machine pc,accel=kvm -cpu qemu64,+x2apic,+tsc-deadline -nodefaults -display none -no-reboot "
+         "-global hpet.msi=on -device isa-debug-exit,iobase=0xf4,iosize=4")
+
+
+class Failure(Exception):
+    pass
+
+
+def progress(text):
+    print("bench: " + text, file=sys.stderr, flush=True)
+
+
+def output_of(command, limit):
+    """What it prints, or None if it is not done in time."""
+    try:
+        p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return None
+    return p.stdout.decode(errors="replace").replace("\r", "")
+
+
+def metronome(modules, options, limit, memory=512):
+    command = OUTER + ["-m", str(memory), "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", BUILD + "/metronome.elf",
+                       "-initrd", ",".join(modules), "-append", "exit=0xf4 " + options]
+    output = output_of(command, limit)
+    if output is None:
+        raise Failure("not done in %d s: %s on Metronome" % (limit, modules[0]))
+    return output
+
+
+def archive(files):
+    """A compressed initramfs with these files: path inside -> path outside, or text."""
+    with tempfile.TemporaryDirectory(prefix="metronome-bench.") as folder:
+        for name, content in files.items():
+            path = folder + "/" + name
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if content.startswith("/"):
+                subprocess.run(["cp", "-L", content, path], check=True)
+            else:
+                with open(path, "w") as f:
+                    f.write(content)
+                os.chmod(path, 0o755)
+        return subprocess.run("find . | LC_ALL=C sort | cpio --quiet -o -H newc | gzip -1n", shell=True, cwd=folder, check=True,
+                              stdout=subprocess.PIPE).stdout
+
+
+def kvm(script, files, limit):
+    """Runs a shell script on Linux with KVM; `done` must see in its output that it came to its end."""
+    if not os.path.exists(PEER):
+        subprocess.run([ROOT + "/tests/bench/make-peer"], check=True)
+    with tempfile.NamedTemporaryFile(prefix="metronome-bench.") as initrd:
+        with open(PEER, "rb") as f:
+            initrd.write(f.read())
+        initrd.write(archive(dict(files, run=script)))
+        initrd.flush()
+        command = OUTER + ["-machine", "q35", "-m", "2048", "-seed", "1", "-rtc", "clock=vm", "-kernel", VMLINUZ, "-initrd", initrd.name,
+                           "-append", "console=ttyS0 nokaslr quiet panic=-1"]
+        for attempt in range(PEER_TRIES):
+            output = output_of(command, limit)
+            if output is not None and "peer: run status" in output:
+                return output
+            progress("the peer's Linux hung, once more" if output is None else "the peer ended early, once more")
+    raise Failure("KVM: not done in %d s, %d times" % (limit, PEER_TRIES))
+
+
+def versions():
+    def first_line(*command):
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT).stdout.decode().split("\n")[0]
+    with open(VMLINUZ, "rb") as f:
+        f.seek(0x20e)
+        f.seek(int.from_bytes(f.read(2), "little") + 0x200)
+        linux = f.read(80).split(b"\0")[0].decode()
+    return {"metronome": first_line("git", "describe", "--always", "--dirty"), "qemu": first_line("qemu-system-x86_64", "--version"),
+            "linux": linux}

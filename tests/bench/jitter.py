@@ -19,7 +19,8 @@ from machine import BUILD, Failure, INNER, VMLINUZ, archive, kvm, metronome, pro
 GUEST, STORM = BUILD + "/guest/jitter.elf", BUILD + "/guest/storm.elf"
 FIGURES = ("p50", "p99", "p99.9", "max")
 GOAL = {"p50": 60, "p99": 300, "max": 1000}  # of TSC deadlines
-STORMS = {"all of it": "", "compute": "compute", "ipi": "ipi", "exits": "exits", "timers": "timers compute"}
+ALL = "all of it"
+STORMS = {ALL: "", "compute": "compute", "ipi": "ipi", "exits": "exits", "timers": "timers compute"}
 LIMIT = 1500
 CYCLES, CYCLE_US = 1000, 1000
 MEASURE = """#!/bin/sh
@@ -45,24 +46,21 @@ def figures(output, who=""):
     return found
 
 
-def alone(samples, words=""):
-    return figures(metronome(["%s %s samples=%d" % (GUEST, words, samples)], "mem=32", LIMIT))
+def alone(samples, words="", limit=LIMIT):
+    return figures(metronome(["%s %s samples=%d" % (GUEST, words, samples)], "mem=32", limit, "jitter"))
 
 
-def beside(storm, samples, words=""):
-    modules = ["%s %s samples=%d" % (GUEST, words, samples), "%s %s" % (STORM, storm)]
-    return figures(metronome(modules, "mem=32 guests=0,1 until=0", LIMIT), "0: ")
+def beside(storm, samples, words="", limit=LIMIT):
+    modules = ["%s %s samples=%d" % (GUEST, words, samples), "%s %s" % (STORM, STORMS[storm])]
+    return figures(metronome(modules, "mem=32 guests=0,1 until=0", limit, "jitter-" + storm.replace(" ", "-")), "0: ")
 
 
-def on_kvm(samples):
-    """Alone; then TSC deadlines beside the whole storm."""
-    guest = INNER + " -m 64 -debugcon stdio -kernel /guest/jitter.elf -append"
-    storm = INNER + " -m 64 -debugcon file:/tmp/storm -kernel /guest/storm.elf"
-    script = ("%s 'hz=1000000000 samples=%d'\necho peer: beside\n%s </dev/null &\n%s 'hz=1000000000 samples=%d tsc'\nkill %%1\n"
-              % (guest, samples, storm, guest, samples))
-    output = kvm(script, {"guest/jitter.elf": GUEST, "guest/storm.elf": STORM}, LIMIT)
-    first, _, second = output.partition("peer: beside")
-    return figures(first), figures(second)
+def on_kvm(samples, words="", storm=None):
+    guest = INNER + " -m 64 -debugcon stdio -kernel /guest/jitter.elf -append 'hz=1000000000 samples=%d %s'\n" % (samples, words)
+    neighbour = INNER + " -m 64 -debugcon file:/tmp/storm -kernel /guest/storm.elf -append '%s' </dev/null &\n"
+    script = guest if storm is None else neighbour % STORMS[storm] + guest + "kill $!\n"
+    log = "jitter-kvm" + ("-" + storm.replace(" ", "-") if storm else "")
+    return figures(kvm(script, {"guest/jitter.elf": GUEST, "guest/storm.elf": STORM}, LIMIT, log))
 
 
 def cyclictest_files():
@@ -101,12 +99,12 @@ def cyclictest_figures(output):
 def cyclictest(peer):
     initrd = cyclictest_files()
     progress("cyclictest in Linux on Metronome")
-    ours = cyclictest_figures(metronome(["%s %s" % (VMLINUZ, LINUX), initrd], "mem=256", LIMIT, memory=1024))
+    ours = cyclictest_figures(metronome(["%s %s" % (VMLINUZ, LINUX), initrd], "mem=256", LIMIT, "cyclictest", memory=1024))
     if not peer:
         return ours, None
     progress("cyclictest in Linux on KVM")
     inner = "%s -m 256 -serial stdio -kernel /guest/vmlinuz -initrd /guest/initrd -append '%s'" % (INNER, LINUX)
-    output = kvm(inner, {"guest/vmlinuz": VMLINUZ, "guest/initrd": initrd}, LIMIT)
+    output = kvm(inner, {"guest/vmlinuz": VMLINUZ, "guest/initrd": initrd}, LIMIT, "cyclictest-kvm")
     return ours, cyclictest_figures(output)
 
 
@@ -149,7 +147,7 @@ def plot(results, path):
     """Lateness over the part of the samples that are later, both logarithmic."""
     lines = []
     for label, sources in [("Metronome", results["metronome"]["alone"]),
-                           ("beside a storm", results["metronome"]["beside"].get("all of it", {})),
+                           ("beside a storm", results["metronome"]["beside"].get(ALL, {})),
                            ("KVM", results.get("kvm", {}).get("alone", {}))]:
         lines += [(label + ", " + name, f) for name, f in sources.items() if name.startswith(("TSC deadline, comp", "PIT, I/O", "HPET, I/O"))]
     script = ["set terminal svg size 1100,700 font 'sans,12' background 'white'", "set output '%s'" % path, "set logscale xy",
@@ -178,18 +176,20 @@ def main():
     progress("Metronome, alone")
     results["metronome"]["alone"] = alone(options.samples)
     table("Metronome, alone", results["metronome"]["alone"])
-    for name, words in STORMS.items():
+    for name in STORMS:
         progress("Metronome, beside a storm: " + name)
-        results["metronome"]["beside"][name] = beside(words, options.samples, "" if not words else "tsc")
+        results["metronome"]["beside"][name] = beside(name, options.samples, "" if name == ALL else "tsc")
         table("Metronome, beside a storm: " + name, results["metronome"]["beside"][name])
     if not options.no_peer:
-        progress("KVM")
-        quiet, stormy = on_kvm(options.samples)
-        results["kvm"] = {"alone": quiet, "beside": {"all of it": stormy}}
+        progress("KVM, alone")
+        quiet = on_kvm(options.samples)
+        progress("KVM, beside a storm: " + ALL)
+        stormy = on_kvm(options.samples, "tsc", ALL)
+        results["kvm"] = {"alone": quiet, "beside": {ALL: stormy}}
         table("KVM, alone (at least, where there is doubt)", quiet)
-        table("KVM, beside a storm: all of it", stormy)
+        table("KVM, beside a storm: " + ALL, stormy)
         ratios("KVM by Metronome, alone", results["metronome"]["alone"], quiet)
-        ratios("KVM by Metronome, beside a storm", results["metronome"]["beside"]["all of it"], stormy)
+        ratios("KVM by Metronome, beside a storm", results["metronome"]["beside"][ALL], stormy)
     if not options.no_cyclictest:
         ours, theirs = cyclictest(not options.no_peer)
         results["cyclictest"] = {"metronome": ours, "kvm": theirs}

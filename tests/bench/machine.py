@@ -26,19 +26,23 @@ def progress(text):
     print("bench: " + text, file=sys.stderr, flush=True)
 
 
-def output_of(command, limit):
-    """What it prints, or None if it is not done in time."""
-    try:
-        p = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return None
-    return p.stdout.decode(errors="replace").replace("\r", "")
+def output_of(command, limit, log):
+    """What it prints, or None if it is not done in time; build/bench/LOG.log has it in both cases."""
+    os.makedirs(BUILD + "/bench", exist_ok=True)
+    path = "%s/bench/%s.log" % (BUILD, log)
+    with open(path, "wb") as f:
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return None
+    with open(path, errors="replace") as f:
+        return f.read().replace("\r", "")
 
 
-def metronome(modules, options, limit, memory=512):
+def metronome(modules, options, limit, log, memory=512):
     command = OUTER + ["-m", str(memory), "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", BUILD + "/metronome.elf",
                        "-initrd", ",".join(modules), "-append", "exit=0xf4 " + options]
-    output = output_of(command, limit)
+    output = output_of(command, limit, log)
     if output is None:
         raise Failure("not done in %d s: %s on Metronome" % (limit, modules[0]))
     return output
@@ -60,8 +64,8 @@ def archive(files):
                               stdout=subprocess.PIPE).stdout
 
 
-def kvm(script, files, limit):
-    """Runs a shell script on Linux with KVM; `done` must see in its output that it came to its end."""
+def kvm(script, files, limit, log):
+    """Runs a shell script on Linux with KVM."""
     if not os.path.exists(PEER):
         subprocess.run([ROOT + "/tests/bench/make-peer"], check=True)
     with tempfile.NamedTemporaryFile(prefix="metronome-bench.") as initrd:
@@ -72,7 +76,7 @@ def kvm(script, files, limit):
         command = OUTER + ["-machine", "q35", "-m", "2048", "-seed", "1", "-rtc", "clock=vm", "-kernel", VMLINUZ, "-initrd", initrd.name,
                            "-append", "console=ttyS0 nokaslr quiet panic=-1"]
         for attempt in range(PEER_TRIES):
-            output = output_of(command, limit)
+            output = output_of(command, limit, log)
             if output is not None and "peer: run status" in output:
                 return output
             progress("the peer's Linux hung, once more" if output is None else "the peer ended early, once more")

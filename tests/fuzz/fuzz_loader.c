@@ -48,6 +48,8 @@ static const char *load(const uint8_t *image, size_t size, struct loader_entry *
 {
     static const uint8_t initrd[64 * 0xffff];
     static char line[256 * 16 + 1];
+    static struct loader l;
+    const char *error;
     struct loader_memory m = {NULL, at, (1 + h.pages % PAGES) * (uint64_t)PAGE, (uint64_t)h.above << 21};
     struct loader_input in = {.image = image, .image_size = size, .vcpus = h.vcpus};
 
@@ -56,7 +58,11 @@ static const char *load(const uint8_t *image, size_t size, struct loader_entry *
     in.command_line = h.command_line ? line : NULL;
     in.initrd = h.initrd ? initrd : NULL;
     in.initrd_size = h.initrd * 64u;
-    return loader_load(&in, &m, entry);
+    error = loader_begin(&l, &in, &m);
+    while (!error && loader_continue(&l, &error))
+        ;
+    *entry = l.entry;
+    return error;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

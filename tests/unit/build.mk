@@ -46,7 +46,7 @@ $(B)/unit/test_post_merge: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
 LIBS_test_post_merge := $(POST_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
 
 # With the pCPUs' loop (which the test includes), vCPUs and domains as well.
-STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/vcpu mm/p2m)
+STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/plan hvm/vcpu hvm/work mm/p2m)
 STATES_TESTS := $(B)/unit/test_states $(B)/unit/test_post_stress
 $(STATES_TESTS): $(STATES_OBJ) arch/x86/hvm/hvm.c
 $(STATES_TESTS): private UNIT_CFLAGS += -include tests/unit/core_cpu.h -Wno-builtin-declaration-mismatch
@@ -73,11 +73,12 @@ SIMULATED_OBJ := $(SIMULATED_CORE:%=$(B)/unit/simulated/%.o)
 $(B)/unit/simulated/%.c.o: %.c tests/unit/simulated_cpu.h tests/unit/core_cpu.h
 	@mkdir -p $(@D)
 	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/simulated_cpu.h -MMD -MP -c $< -o $@
-SIMULATED_TESTS := $(B)/unit/test_state $(B)/unit/test_vlapic_page
+SIMULATED_TESTS := $(B)/unit/test_state $(B)/unit/test_vlapic_page $(B)/unit/test_life
 $(SIMULATED_TESTS): $(SIMULATED_OBJ) arch/x86/hvm/hvm.c
 $(SIMULATED_TESTS): private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h -Wno-builtin-declaration-mismatch -Wno-unused-function
 LIBS_test_state := $(SIMULATED_OBJ) $(B)/unit/libpure.a -no-pie
 LIBS_test_vlapic_page := $(LIBS_test_state)
+LIBS_test_life := $(LIBS_test_state)
 
 # The scheduler alone, on clocks.
 $(B)/unit/test_sched: arch/x86/hvm/sched.c

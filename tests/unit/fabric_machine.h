@@ -51,7 +51,7 @@ struct cpu_features cpu_features = {.svm = true, .npt = true, .nrips = true, .nx
                                     .smep = true, .umip = true, .invariant_tsc = true, .phys_bits = 40};
 
 static struct pcpu the_cpu;
-static uint64_t tsc, timers_ran_at;
+static uint64_t tsc, timers_ran_at, tsc_per_look;
 static bool jumped; /* the TSC did, since timers were last put where they belong */
 static struct twin twins[TWINS], *twin_now;
 static const struct operation *operation_now; /* of the vCPU that runs */
@@ -70,7 +70,7 @@ uint64_t simulated_dr[4];
 
 uint64_t simulated_rdtsc(void)
 {
-    return tsc;
+    return tsc += tsc_per_look;
 }
 
 struct cpuid_result simulated_cpuid(uint32_t leaf, uint32_t subleaf)
@@ -153,7 +153,7 @@ void host_timer_arm(uint64_t when) { (void)when; }
 
 /* ---- The rest of the hypervisor ---- */
 
-void *alloc_pages(unsigned order)
+void *alloc_pages_uncleared(unsigned order)
 {
     void *pages = NULL;
 
@@ -162,12 +162,19 @@ void *alloc_pages(unsigned order)
     if (posix_memalign(&pages, PAGE_SIZE, PAGE_SIZE << order))
         abort();
     pages_out += 1u << order;
-    return memset(pages, 0, PAGE_SIZE << order);
+    return memset(pages, 0xcc, PAGE_SIZE << order);
+}
+
+void *alloc_pages(unsigned order)
+{
+    void *pages = alloc_pages_uncleared(order);
+
+    return pages ? memset(pages, 0, PAGE_SIZE << order) : NULL;
 }
 
 void free_pages(void *pages, unsigned order)
 {
-    pages_out -= 1u << order;
+    pages_out -= pages ? 1u << order : 0;
     free(pages);
 }
 
@@ -178,6 +185,7 @@ void *phys_to_virt(uint64_t physical) { return (void *)physical; }
 int vformat_line(char *to, size_t size, const char *format, va_list args) { return vsnprintf(to, size, format, args); }
 int console_read(void) { return -1; }
 void standalone_init(void) {}
+void standalone_made(int status) { (void)status; }
 void standalone_poll(void) {}
 void standalone_ended(struct domain *d) { (void)d; }
 void standalone_console(struct domain *d, const uint8_t *bytes, unsigned n) { (void)d, (void)bytes, (void)n; }
@@ -743,7 +751,12 @@ static void settle(void)
     struct hvm_pcpu *p = this_hvm();
 
     for (unsigned n = 0;; n++) {
-        bool more = take_timers(p) || p->attention || p->wake;
+        bool more;
+
+        for (unsigned i = 0; i < TWINS; i++)
+            if (domain_in_progress(&slots[i]))
+                hvm_attention(0, ATTENTION_WORK); /* the guests' turn is the program's to give */
+        more = take_timers(p) || p->attention || p->wake;
 
         EXPECT(n < SETTLES, "the pCPU comes to rest");
         if (p->attention)

@@ -179,16 +179,28 @@ static void make_pvh64(void)
 static void (*const makers[])(void) = {make_addresses, make_multiboot32, make_multiboot64, make_pvh32, make_pvh64, make_linux};
 #define MAKERS (sizeof(makers) / sizeof(makers[0]))
 
+/* All parts of it. */
+static const char *load_all(void)
+{
+    static struct loader l;
+    const char *error = loader_begin(&l, &input, &memory);
+
+    while (!error && loader_continue(&l, &error))
+        ;
+    entry = l.entry;
+    return error;
+}
+
 static void load(void)
 {
-    const char *error = loader_load(&input, &memory, &entry);
+    const char *error = load_all();
     if (error)
         fail_msg("%s", error);
 }
 
 static void refused(const char *part)
 {
-    const char *error = loader_load(&input, &memory, &entry);
+    const char *error = load_all();
     if (!error || !strstr(error, part))
         fail_msg("expected an error with '%s', got '%s'", part, error ? error : "success");
 }
@@ -526,7 +538,7 @@ static void test_hostile_images(void **state)
         makers[i % MAKERS]();
         mutate();
         input.initrd_size = random_number() % 16 ? IMAGE_BYTES : 0;
-        if (loader_load(&input, &memory, &entry)) {
+        if (load_all()) {
             refusals++;
             continue;
         }
@@ -543,7 +555,7 @@ static void test_every_truncation(void **state)
         makers[m]();
         for (unsigned n = IMAGE_BYTES; n > 0; n -= n > 0x1100 ? 0x101 : 1) {
             use(image, n - 1);
-            loader_load(&input, &memory, &entry);
+            load_all();
         }
     }
 }

@@ -250,18 +250,18 @@ static void test_ends_at_once(void **state)
 }
 
 /* A vCPU for which there is no place is an error of the command that wants it, not a panic. */
-static void create_too_many(void)
+static void fill_places(void)
 {
-    struct metronome_domain_header *h = (void *)(slots[0].memory + METRONOME_DOMAIN_HEADER);
-
-    h->vcpus = METRONOME_MAX_VCPUS;
     for (unsigned i = 0; i < CPUS; i++)
         for (unsigned k = 0; k < 40; k++)
             hvm_pcpus[i]->taken |= 1ull << (63 - k);
-    assert_int_equal(domain_create(&slots[1], NULL, NULL), -METRONOME_ENOMEM);
+}
+static void empty_places(void)
+{
     for (unsigned i = 0; i < CPUS; i++)
         hvm_pcpus[i]->taken &= (1ull << 24) - 1;
 }
+static void create_second(void) { domain_make(&slots[1]); }
 
 static uint64_t held_until;
 static void hold_for_ever(void)
@@ -289,7 +289,12 @@ static void test_no_room(void **state)
     (void)state;
     slots[1] = slots[0];
     slots[1].domain = NULL;
-    give(create_too_many);
+    ((struct metronome_domain_header *)(void *)(slots[0].memory + METRONOME_DOMAIN_HEADER))->vcpus = METRONOME_MAX_VCPUS;
+    give(fill_places);
+    give(create_second);
+    give(empty_places);
+    assert_int_equal(made_status, -METRONOME_ENOMEM);
+    assert_null(slots[1].domain);
     give(end_it);
     expect_gone();
 }
@@ -298,13 +303,21 @@ static void test_no_room(void **state)
 
 static struct vcpu *own_vcpu(unsigned local)
 {
-    struct vcpu *v = vcpu_create(dom, 0);
+    struct vcpu *v = zeroed(sizeof(*v));
 
-    assert_non_null(v);
+    vcpu_init(v, dom, 0);
+    v->fpu = zeroed(vcpu_fpu_bytes());
+    assert_true(vendor->vcpu_init(v));
     start_guest(v, false, 0);
     v->place = (struct place){CPUS, local};
     hvm_pcpus[CPUS]->local[local] = v;
     return v;
+}
+
+static void free_own_vcpu(struct vcpu *v)
+{
+    free(v->fpu);
+    free(v);
 }
 
 static struct hvm_pcpu *begin_own(void)
@@ -334,8 +347,8 @@ static void test_woken_before_the_choice(void **state)
     assert_ptr_equal(sched_pick(p), runs);
     runs->state = VCPU_IN_GUEST;
     assert_false(vcpu_prepare(runs));
-    vcpu_destroy(runs);
-    vcpu_destroy(idle);
+    free_own_vcpu(runs);
+    free_own_vcpu(idle);
     end_own();
 }
 
@@ -373,7 +386,7 @@ static void test_kick_after_injection(void **state)
     test_cpu = &cpus[CPUS];
     assert_true(machine[CPUS].interrupt);
     dom->vcpu[0] = theirs;
-    vcpu_destroy(v);
+    free_own_vcpu(v);
     end_own();
 }
 
@@ -393,7 +406,7 @@ static void test_nmi_behind_an_event(void **state)
     assert_true(machine[CPUS].interrupt);
     assert_true(want & WANT_EXIT); /* the kick comes before an event that goes in only once the guest runs */
     assert_int_equal(inject_next(v, (struct injectability){.interrupts = true}, &want).type, EVENT_NMI);
-    vcpu_destroy(v);
+    free_own_vcpu(v);
     end_own();
 }
 
@@ -468,7 +481,7 @@ static bool post_after(const struct stepping *s, unsigned steps, bool another)
     s->what(stepped);
     SET_TRAP_FLAG("andq $~0x100");
     assert_true(steps_left || s->right(stepped));
-    vcpu_destroy(stepped);
+    free_own_vcpu(stepped);
     return !steps_left;
 }
 

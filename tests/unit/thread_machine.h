@@ -150,15 +150,21 @@ static void *zeroed(size_t bytes)
 }
 
 void *alloc_pages(unsigned order) { return zeroed(PAGE_SIZE << order); }
+void *alloc_pages_uncleared(unsigned order) { return memset(zeroed(PAGE_SIZE << order), 0xcc, PAGE_SIZE << order); }
 void free_pages(void *pages, unsigned order) { (void)order, free(pages); }
 uint64_t virt_to_phys(const void *p) { return (uint64_t)p; }
 void *phys_to_virt(uint64_t physical) { return (void *)physical; }
 void log_at(enum log_level level, const char *format, ...) { (void)level, (void)format; }
 int vformat_line(char *to, size_t size, const char *format, va_list args) { return vsnprintf(to, size, format, args); }
+int format_line(char *to, size_t size, const char *format, ...) { return snprintf(to, size, "%s", format); }
 void msr_reset(struct vcpu *v) { (void)v; }
 bool control_present(void) { return true; }
 static struct metronome_latency latency;
 struct metronome_latency *control_latency(struct slot *s) { return (void)s, &latency; }
+static int made_status;
+void control_finished(struct slot *s, int status) { made_status = status, dom = slots[0].domain, (void)s; }
+void control_destroyed(struct slot *s) { (void)s; }
+void standalone_made(int status) { (void)status; }
 void control_ended(struct domain *d) { (void)d; }
 void control_message(struct slot *s, const char *text) { (void)s, (void)text; }
 void control_publish(struct domain *d, enum metronome_slot_state state) { (void)d, published = state; }
@@ -239,21 +245,28 @@ static bool in_time(bool (*done)(void))
     return true;
 }
 
-static void give(void (*what)(void))
+static bool no_plan(void) { return !domain_in_progress(&slots[0]) && !domain_in_progress(&slots[1]); }
+static void nothing(void) {}
+
+static void run_command(void (*what)(void))
 {
     __atomic_store_n(&command, what, __ATOMIC_SEQ_CST);
     raise_line(0, &machine[0].control);
     assert_true(in_time(no_command));
 }
 
-static void create(void)
+/* What takes long is done, too, and CPU 0 has come from it. */
+static void give(void (*what)(void))
 {
-    assert_int_equal(domain_create(&slots[0], NULL, NULL), 0);
-    dom = slots[0].domain;
+    run_command(what);
+    assert_true(in_time(no_plan));
+    run_command(nothing);
 }
+
+static void create(void) { domain_make(&slots[0]); }
 static void begin(void) { domain_start(dom); }
 static void end_it(void) { domain_end(dom, METRONOME_END_POWEROFF, 0, "destroyed"); }
-static void destroy(void) { domain_destroy(dom); }
+static void destroy(void) { domain_take_apart(&slots[0]); }
 static bool ended(void) { return domain_has_ended(dom); }
 
 static void *run_cpu(void *argument)
@@ -293,6 +306,7 @@ static int set_up(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, run_cpu, &cpus[i]), 0);
     assert_int_equal(pthread_create(&model, NULL, run_model, s), 0);
     give(create);
+    assert_int_equal(made_status, 0);
     return 0;
 }
 

@@ -10,7 +10,8 @@
 static uint8_t *control;
 static volatile uint32_t *control_registers;
 static uint32_t commands_consumed, completions;
-static struct metronome_command destroy_pending[METRONOME_MAX_SLOTS], save_pending[METRONOME_MAX_SLOTS];
+/* Commands that are not completed yet: for what is under way with a slot (plan.c), and for the end of its domain. */
+static struct metronome_command plan_pending[METRONOME_MAX_SLOTS], destroy_pending[METRONOME_MAX_SLOTS];
 
 bool control_present(void)
 {
@@ -29,10 +30,7 @@ static struct metronome_slot_status *status_of(const struct slot *s)
 
 struct metronome_latency *control_latency(struct slot *s)
 {
-    struct metronome_latency *l = (struct metronome_latency *)(void *)(control + METRONOME_CONTROL_LATENCY) + s->index;
-
-    memset(l, 0, sizeof(*l));
-    return l;
+    return (struct metronome_latency *)(void *)(control + METRONOME_CONTROL_LATENCY) + s->index;
 }
 
 static void ring_daemon(void)
@@ -100,12 +98,25 @@ static void complete(const struct metronome_command *c, int status)
     ring_daemon();
 }
 
-static void free_slot(struct slot *s)
+static void complete_pending(struct metronome_command *pending, int status)
 {
-    struct metronome_slot_status *status = status_of(s);
+    if (pending->op && (pending->flags & METRONOME_COMMAND_COMPLETE))
+        complete(pending, status);
+    pending->op = METRONOME_CONTROL_NOP;
+}
 
-    domain_destroy(s->domain);
-    __atomic_store_n(&status->state, METRONOME_SLOT_FREE, __ATOMIC_RELEASE);
+void control_finished(struct slot *s, int status)
+{
+    if (!control)
+        standalone_made(status);
+    else
+        complete_pending(&plan_pending[s->index], status);
+}
+
+void control_destroyed(struct slot *s)
+{
+    __atomic_store_n(&status_of(s)->state, METRONOME_SLOT_FREE, __ATOMIC_RELEASE);
+    complete_pending(&destroy_pending[s->index], 0);
 }
 
 void control_ended(struct domain *d)
@@ -116,92 +127,75 @@ void control_ended(struct domain *d)
         hvm_attention(0, ATTENTION_CONTROL); /* a DESTROY may wait for it */
 }
 
-static void finish_destroys(void)
+/* Of a slot with a DESTROY: what is under way comes to its end, then the domain does, then its last vCPU leaves. */
+static void go_on_destroying(struct slot *s)
 {
-    for (unsigned i = 0; i < slot_count; i++) {
-        struct domain *d = slots[i].domain;
+    struct domain *d = s->domain;
 
-        if (!destroy_pending[i].op || !d || !domain_has_ended(d))
-            continue;
-        free_slot(&slots[i]);
-        complete(&destroy_pending[i], 0);
-        destroy_pending[i].op = METRONOME_CONTROL_NOP;
-    }
-}
-
-/* What the device model had said before is in the state; a part of it at a time, so that others get their turn. */
-static void go_on_saving(struct slot *s)
-{
-    struct metronome_command *c = &save_pending[s->index];
-    int status = !s->domain || domain_has_ended(s->domain) ? -METRONOME_ENOENT
-                 : !slot_drain_commands(s->domain) ? 1 : state_save(s->domain);
-
-    if (status == 1) {
-        hvm_attention(0, ATTENTION_CONTROL);
+    if (domain_in_progress(s))
         return;
-    }
-    complete(c, status);
-    c->op = METRONOME_CONTROL_NOP;
+    if (!d) /* it could not be made */
+        control_destroyed(s);
+    else if (domain_has_ended(d))
+        domain_take_apart(s);
+    else
+        domain_end(d, METRONOME_END_POWEROFF, 0, "destroyed");
 }
 
-static void go_on_with_saves(void)
+#define LATER 1 /* a command's status: it is completed by control_finished() or control_destroyed() */
+
+static bool is_idle(const struct slot *s)
 {
-    for (unsigned i = 0; i < slot_count; i++)
-        if (save_pending[i].op)
-            go_on_saving(&slots[i]);
+    return !plan_pending[s->index].op && !destroy_pending[s->index].op && !domain_in_progress(s);
 }
 
-static int make(struct slot *s, const struct restore *r)
+static int make(struct slot *s, const struct metronome_command *c, const struct restore *r)
 {
-    int error;
-
-    if (s->domain)
+    if (s->domain || !is_idle(s))
         return -METRONOME_EBUSY;
     memset(status_of(s), 0, sizeof(struct metronome_slot_status));
-    error = r ? domain_restore(s, r) : domain_create(s, NULL, NULL);
-    if (!error && !s->domain->has_dm)
-        domain_start(s->domain);
-    return error;
+    plan_pending[s->index] = *c;
+    if (r)
+        domain_restore(s, r);
+    else
+        domain_make(s);
+    return LATER;
 }
 
 static int op_create(struct slot *s, const struct metronome_command *c)
 {
-    (void)c;
-    return make(s, NULL);
+    return make(s, c, NULL);
 }
 
 static int op_restore(struct slot *s, const struct metronome_command *c)
 {
     const struct restore r = {.rtc_seconds = c->args[1], .any_tsc = c->args[2] & METRONOME_RESTORE_ANY_TSC};
 
-    return make(s, &r);
+    return make(s, c, &r);
 }
 
 static int op_save(struct slot *s, const struct metronome_command *c)
 {
     struct domain *d = s->domain;
 
-    if (!d->paused || d->resetting || save_pending[s->index].op)
+    if (!domain_stands_still(d) || !is_idle(s))
         return -METRONOME_EBUSY;
     if (d->has_dm && !ioreq_posted_taken(d))
         return -METRONOME_EAGAIN;
-    save_pending[s->index] = *c;
-    d->saved_next = 0;
-    go_on_saving(s);
-    return 1;
+    plan_pending[s->index] = *c;
+    domain_save(d);
+    return LATER;
 }
 
-/* Completed when the last vCPU has stopped: 1, here as in op_save(), says so. */
 static int op_destroy(struct slot *s, const struct metronome_command *c)
 {
-    if (!s->domain)
+    if (!s->domain && !domain_in_progress(s))
         return -METRONOME_ENOENT;
     if (destroy_pending[s->index].op)
         return -METRONOME_EBUSY;
     destroy_pending[s->index] = *c;
-    domain_end(s->domain, METRONOME_END_POWEROFF, 0, "destroyed");
-    finish_destroys();
-    return 1;
+    go_on_destroying(s);
+    return LATER;
 }
 
 static int op_pause(struct slot *s, const struct metronome_command *c)
@@ -254,7 +248,7 @@ static int op_nmi(struct slot *s, const struct metronome_command *c)
 static int op_nop(struct slot *s, const struct metronome_command *c)
 {
     (void)c;
-    if (s->domain)
+    if (s->domain && s->domain->made)
         publish_stats(s->domain, status_of(s));
     return 0;
 }
@@ -264,7 +258,7 @@ static const struct {
     bool needs_domain;
 } ops[] = {
     [METRONOME_CONTROL_NOP] = {op_nop, false},         [METRONOME_CONTROL_CREATE] = {op_create, false},
-    [METRONOME_CONTROL_DESTROY] = {op_destroy, true},  [METRONOME_CONTROL_PAUSE] = {op_pause, true},
+    [METRONOME_CONTROL_DESTROY] = {op_destroy, false},  [METRONOME_CONTROL_PAUSE] = {op_pause, true},
     [METRONOME_CONTROL_UNPAUSE] = {op_unpause, true},  [METRONOME_CONTROL_POWER_BUTTON] = {op_power_button, true},
     [METRONOME_CONTROL_RESET] = {op_reset, true},      [METRONOME_CONTROL_NMI] = {op_nmi, true},
     [METRONOME_CONTROL_SAVE] = {op_save, true},        [METRONOME_CONTROL_RESTORE] = {op_restore, false},
@@ -272,13 +266,16 @@ static const struct {
 
 static int run_command(const struct metronome_command *c)
 {
+    struct slot *s;
+
     if (c->op >= sizeof(ops) / sizeof(ops[0]))
         return -METRONOME_ENOSYS;
     if (c->args[0] >= slot_count)
         return -METRONOME_ENOENT;
-    if (ops[c->op].needs_domain && !slots[c->args[0]].domain)
-        return -METRONOME_ENOENT;
-    return ops[c->op].run(&slots[c->args[0]], c);
+    s = &slots[c->args[0]];
+    if (ops[c->op].needs_domain && (!s->domain || !s->domain->made))
+        return domain_in_progress(s) ? -METRONOME_EBUSY : -METRONOME_ENOENT;
+    return ops[c->op].run(s, c);
 }
 
 /* On CPU 0. */
@@ -288,8 +285,9 @@ void control_service(void)
 
     if (!control)
         return;
-    finish_destroys();
-    go_on_with_saves();
+    for (unsigned i = 0; i < slot_count; i++)
+        if (destroy_pending[i].op)
+            go_on_destroying(&slots[i]);
     while (__atomic_load_n(&r->ring.produced, __ATOMIC_ACQUIRE) != commands_consumed) {
         struct metronome_command c;
         int status;

@@ -1,14 +1,14 @@
 /*
- * A domain's life: made from its slot's header, started, stopped for a reset, a pause or its end, taken apart.
+ * A domain: its description checked, its memory mapped, started, stopped for a reset, a pause or its end. How it is made,
+ * reset and taken apart is in plan.c.
  *
  * Stopping: `action` is set and every vCPU looked at; each stops on its own pCPU; the last one to stop does the action.
  * For the end each also leaves its pCPU; behind the last one nobody holds the domain but the control device's commands.
  */
 #include "hvm.h"
-#include "loader/loader.h"
 
-#define FIRMWARE_SHADOW 0xc0000ull /* to 1 MiB: RAM with a copy of the firmware's end */
 #define VGA_START 0xa0000ull
+#define VGA_END 0xc0000ull
 #define GIB4 (1ull << 32)
 
 void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size)
@@ -29,9 +29,9 @@ void *domain_ram(const struct domain *d, uint64_t gpa, bool write)
     return d->slot->memory + ((entry & P2M_ADDRESS) - d->slot->physical);
 }
 
-static bool map_arena(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable)
+static int64_t map_arena(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable)
 {
-    return size == 0 || p2m_map(&d->p2m, gpa, d->slot->physical + METRONOME_DOMAIN_ARENA + offset, size, writable);
+    return p2m_map(&d->p2m, gpa, d->slot->physical + METRONOME_DOMAIN_ARENA + offset, size, writable);
 }
 
 static bool aligned(uint64_t value, uint64_t to)
@@ -44,8 +44,8 @@ static bool valid_range(const struct domain *d, uint64_t offset, uint64_t size)
     return domain_arena(d, offset, size) != NULL;
 }
 
-/* Checks every field of our copy. */
-static int check_header(struct domain *d)
+/* Every field of our copy. */
+int domain_check_header(struct domain *d)
 {
     struct metronome_domain_header *h = &d->header;
 
@@ -73,20 +73,9 @@ static int check_header(struct domain *d)
     return 0;
 }
 
-/* RAM but for the VGA window, and the firmware below 4 GiB, whose writes vanish. */
-static bool map_memory(struct domain *d)
-{
-    const struct metronome_domain_header *h = &d->header;
-
-    return map_arena(d, 0, 0, VGA_START, true) &&
-           map_arena(d, FIRMWARE_SHADOW, FIRMWARE_SHADOW, h->ram_low - FIRMWARE_SHADOW, true) &&
-           map_arena(d, GIB4, h->ram_low, h->ram_high, true) &&
-           (!d->has_dm || map_arena(d, GIB4 - h->firmware_bytes, h->firmware, h->firmware_bytes, false));
-}
-
 /* Makes every vCPU leave the guest, and flush on its way back in; frees tables that none can be walking any more. The fence
  * is the other half of svm_run()'s: either we see it in the guest, or it sees the new generation and tables. */
-void domain_translations_changed(struct domain *d)
+bool domain_translations_changed(struct domain *d)
 {
     bool all = true;
 
@@ -94,129 +83,33 @@ void domain_translations_changed(struct domain *d)
     for (unsigned i = 0; i < d->vcpus; i++) {
         struct vcpu *v = d->vcpu[i];
 
-        if (__atomic_load_n(&v->state, __ATOMIC_SEQ_CST) != VCPU_IN_GUEST)
+        if (__atomic_load_n(&v->state, __ATOMIC_SEQ_CST) != VCPU_IN_GUEST ||
+            __atomic_load_n(&v->p2m_generation, __ATOMIC_SEQ_CST) == d->p2m.generation)
             continue;
-        all = all && __atomic_load_n(&v->p2m_generation, __ATOMIC_SEQ_CST) == d->p2m.generation;
+        all = false;
         vcpu_look(v);
     }
-    if (all)
-        p2m_reclaim(&d->p2m);
+    return all && p2m_reclaim(&d->p2m);
 }
 
-bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable)
+int64_t domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable)
 {
-    return valid_range(d, offset, size) && map_arena(d, gpa, offset, size, writable);
+    return valid_range(d, offset, size) ? map_arena(d, gpa, offset, size, writable) : -1;
 }
 
 /* What lies at gpa when no alias covers it: RAM, or nothing. */
-bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size)
+int64_t domain_unmap(struct domain *d, uint64_t gpa, uint64_t size)
 {
     const struct metronome_domain_header *h = &d->header;
+    const uint64_t ends[] = {VGA_START, VGA_END, h->ram_low, GIB4, GIB4 + h->ram_high, UINT64_MAX}; /* RAM, nothing, RAM, ... */
+    unsigned i = 0;
 
-    for (; size; gpa += PAGE_SIZE, size -= PAGE_SIZE) {
-        bool low = gpa < h->ram_low && (gpa < VGA_START || gpa >= FIRMWARE_SHADOW);
-        bool high = gpa >= GIB4 && gpa - GIB4 < h->ram_high;
-        bool ok = low ? map_arena(d, gpa, gpa, PAGE_SIZE, true)
-                : high ? map_arena(d, gpa, gpa - GIB4 + h->ram_low, PAGE_SIZE, true)
-                       : p2m_unmap(&d->p2m, gpa, PAGE_SIZE);
-
-        if (!ok)
-            return false;
-    }
-    return true;
-}
-
-uint64_t domain_take_dirty(struct domain *d, uint64_t gpa, unsigned pages)
-{
-    uint64_t written = 0;
-
-    for (unsigned i = 0; i < pages; i++)
-        if (p2m_test_and_clear_dirty(&d->p2m, gpa + ((uint64_t)i << PAGE_SHIFT)))
-            written |= 1ull << i;
-    d->p2m.generation++; /* a cached translation would not set D again */
-    return written;
-}
-
-/* Every reset copies the firmware's end below 1 MiB afresh: what the guest has made of its copy is gone. */
-static void copy_firmware(struct domain *d)
-{
-    const struct metronome_domain_header *h = &d->header;
-    uint64_t bytes = 0x100000 - FIRMWARE_SHADOW;
-
-    if (h->firmware_bytes < bytes)
-        bytes = h->firmware_bytes;
-    memset(domain_arena(d, FIRMWARE_SHADOW, 0x100000 - FIRMWARE_SHADOW), 0, 0x100000 - FIRMWARE_SHADOW);
-    memcpy(domain_arena(d, 0x100000 - bytes, bytes), domain_arena(d, h->firmware + h->firmware_bytes - bytes, bytes), bytes);
-}
-
-static void *loader_at(void *ctx, uint64_t gpa, uint64_t size)
-{
-    struct domain *d = ctx;
-
-    return gpa < d->header.ram_low && size <= d->header.ram_low - gpa ? domain_arena(d, gpa, size) : NULL;
-}
-
-/* Firmware leaves the boot CPU's APIC in virtual wire mode: on, the PIC's INT at LINT0, NMI at LINT1 (MP specification 3.6.2.2). */
-static void virtual_wire(struct vcpu *v)
-{
-    uint64_t now = vtime_tsc(&v->domain->time);
-
-    vlapic_write(&v->vlapic, now, 0x0f0, 4, 0x1ff);
-    vlapic_write(&v->vlapic, now, 0x350, 4, 0x700);
-    vlapic_write(&v->vlapic, now, 0x360, 4, 0x400);
-}
-
-/* Loads the module into RAM and points vCPU 0 at it. Returns NULL, or what is wrong with the image. */
-static const char *load_module(struct domain *d)
-{
-    const struct metronome_domain_header *h = &d->header;
-    const struct loader_memory memory = {.ctx = d, .at = loader_at, .ram_low = h->ram_low, .ram_high = h->ram_high};
-    const struct loader_input input = {
-        .image = d->module ? d->module : domain_arena(d, h->module, h->module_bytes), .image_size = h->module_bytes,
-        .initrd = !h->initrd_bytes ? NULL : d->initrd ? d->initrd : domain_arena(d, h->initrd, h->initrd_bytes),
-        .initrd_size = h->initrd_bytes, .command_line = h->command_line, .vcpus = d->vcpus,
-    };
-    struct loader_entry entry;
-    uint64_t *gpr = d->vcpu[0]->emu.regs.gpr;
-    const char *error = loader_load(&input, &memory, &entry);
-
-    if (error)
-        return error;
-    virtual_wire(d->vcpu[0]);
-    vendor->vcpu_start_flat(d->vcpu[0], &entry);
-    gpr[EMU_RAX] = entry.eax;
-    gpr[EMU_RBX] = entry.ebx;
-    gpr[EMU_RSI] = entry.esi;
-    gpr[EMU_RDI] = entry.edi;
-    gpr[EMU_RSP] = entry.esp;
-    return NULL;
-}
-
-static const char *reset_machine(struct domain *d, bool power_on)
-{
-    for (unsigned i = 0; i < d->vcpus; i++)
-        vcpu_reset(d->vcpu[i]);
-    chipset_reset(d, power_on);
-    if (!d->has_dm)
-        return load_module(d);
-    copy_firmware(d);
-    return NULL;
-}
-
-/* The machine as it was saved: RAM is there already. */
-static bool restore_machine(struct domain *d, const struct restore *r, char *why, size_t size)
-{
-    for (unsigned i = 0; i < d->vcpus; i++)
-        vcpu_reset(d->vcpu[i]);
-    chipset_reset(d, true);
-    if (!state_restore(d, r->any_tsc, why, size))
-        return false;
-    for (unsigned i = 0; i < d->vcpus; i++) {
-        d->vcpu[i]->lapic_generation = d->vcpu[i]->vlapic.map_generation - 1; /* so that it differs */
-        fabric_publish_apic(d->vcpu[i]);
-    }
-    chipset_restored(d, r->rtc_seconds);
-    return true;
+    while (gpa >= ends[i])
+        i++;
+    if (size > ends[i] - gpa)
+        size = ends[i] - gpa;
+    return i % 2 ? p2m_unmap(&d->p2m, gpa, size)
+                 : map_arena(d, gpa, gpa < GIB4 ? gpa : gpa - GIB4 + h->ram_low, size, true);
 }
 
 /* Sends every vCPU to its pCPU's loop; the boot CPU runs, the others wait for SIPI. Under the lock. */
@@ -236,16 +129,21 @@ static void start(struct domain *d)
 void domain_start(struct domain *d)
 {
     spin_lock(&d->lock);
-    if (d->action != ACTION_END)
+    if (d->action == ACTION_NONE || d->action == ACTION_PAUSE)
         start(d);
     spin_unlock(&d->lock);
+}
+
+bool domain_stands_still(const struct domain *d)
+{
+    return d->paused && d->action == ACTION_PAUSE && !d->resetting;
 }
 
 /* A pause that is under way ends as soon as it is one. */
 void domain_unpause(struct domain *d)
 {
     spin_lock(&d->lock);
-    if (d->paused && !d->resetting && d->action != ACTION_END)
+    if (domain_stands_still(d))
         start(d);
     else if (d->action == ACTION_PAUSE)
         d->unpause_wanted = true;
@@ -309,166 +207,6 @@ void domain_console_poll(struct domain *d)
     spin_unlock(&c->lock);
 }
 
-static unsigned order_of(size_t bytes)
-{
-    unsigned order = 0;
-
-    while (bytes > PAGE_SIZE << order)
-        order++;
-    return order;
-}
-
-static unsigned domain_order(void)
-{
-    return order_of(sizeof(struct domain));
-}
-
-static unsigned latency_order(void)
-{
-    return order_of(sizeof(struct metronome_latency));
-}
-
-/* Where the daemon reads it, or the domain's own. */
-static bool take_latency(struct domain *d)
-{
-    d->latency = control_present() ? control_latency(d->slot) : alloc_pages(latency_order());
-    return d->latency != NULL;
-}
-
-void domain_destroy(struct domain *d)
-{
-    if (d->latency && !control_present())
-        free_pages(d->latency, latency_order());
-    for (unsigned i = 0; i < d->vcpus; i++)
-        if (d->vcpu[i])
-            vcpu_destroy(d->vcpu[i]);
-    p2m_destroy(&d->p2m);
-    if (d->test_page)
-        free_pages(d->test_page, 0);
-    d->slot->domain = NULL;
-    free_pages(d, domain_order());
-}
-
-static int build(struct domain *d)
-{
-    if (!take_latency(d) || !p2m_init(&d->p2m, d->header.extra >> PAGE_SHIFT) || !map_memory(d))
-        return -METRONOME_ENOMEM;
-    io_build_ports(d);
-    if (!d->has_dm && !(d->test_page = alloc_pages(0)))
-        return -METRONOME_ENOMEM;
-    for (unsigned i = 0; i < d->vcpus; i++) {
-        d->vcpu[i] = vcpu_create(d, i);
-        if (!d->vcpu[i])
-            return -METRONOME_ENOMEM;
-    }
-    return 0;
-}
-
-/* Gives each vCPU a pCPU; the chipset's deadline lives where vCPU 0 does. */
-static void place(struct domain *d)
-{
-    d->home = sched_place();
-    d->placed = d->vcpus;
-    for (unsigned i = 0; i < d->vcpus; i++)
-        sched_add(d->vcpu[i], i ? sched_place() : d->home);
-}
-
-static bool start_machine(struct domain *d, char *why, size_t size)
-{
-    const char *wrong = reset_machine(d, true);
-
-    if (wrong)
-        format_line(why, size, "%s", wrong);
-    return !wrong;
-}
-
-/* From a checked header to a machine at its first instruction, or where it was saved. */
-static int make(struct domain *d, const struct restore *r)
-{
-    char why[160];
-    int error = build(d);
-
-    if (error)
-        return error;
-    if (!(r ? restore_machine(d, r, why, sizeof(why)) : start_machine(d, why, sizeof(why)))) {
-        log_error("domain %u (%s): %s\n", d->slot->index, d->header.name, why);
-        control_message(d->slot, why);
-        return -METRONOME_ENOEXEC;
-    }
-    control_publish(d, METRONOME_SLOT_STARTING);
-    place(d);
-    return 0;
-}
-
-/* The description of what is to be made; what was saved brings its own, which the device model then finds as well. */
-static int take_header(struct domain *d, const struct restore *r)
-{
-    void *shared = d->slot->memory + METRONOME_DOMAIN_HEADER;
-    const char *wrong;
-    int error;
-
-    if (!r) {
-        memcpy(&d->header, shared, sizeof(d->header));
-        return check_header(d);
-    }
-    wrong = state_description(d->slot, &d->header);
-    error = wrong ? -METRONOME_ENOEXEC : check_header(d);
-    if (!error)
-        memcpy(shared, &d->header, sizeof(d->header));
-    else
-        control_message(d->slot, wrong ? wrong : "saved state, description: a domain that cannot be");
-    return error;
-}
-
-static struct domain *allocate(struct slot *s)
-{
-    struct domain *d = alloc_pages(domain_order());
-
-    if (!d)
-        return NULL;
-    d->slot = s;
-    memset(d->map.physical, 0xff, sizeof(d->map.physical));
-    deadline_init(&d->chipset.deadline, chipset_expire);
-    vtime_start(&d->time);
-    vtime_stop(&d->time);
-    return d;
-}
-
-static int create(struct slot *s, const void *module, const void *initrd, const struct restore *r)
-{
-    struct domain *d = s->domain ? NULL : allocate(s);
-    int error;
-
-    if (!d)
-        return s->domain ? -METRONOME_EBUSY : -METRONOME_ENOMEM;
-    d->module = module;
-    d->initrd = initrd;
-    error = take_header(d, r);
-    if (!error && !sched_room(d->vcpus)) {
-        control_message(s, "no room for so many virtual CPUs: a pCPU takes 64");
-        error = -METRONOME_ENOMEM;
-    }
-    if (!error) {
-        s->domain = d;
-        s->generation++;
-        slot_set_waits(s, true);
-        error = make(d, r);
-    }
-    if (error)
-        domain_destroy(d);
-    return error;
-}
-
-int domain_create(struct slot *s, const void *module, const void *initrd)
-{
-    return create(s, module, initrd, NULL);
-}
-
-int domain_restore(struct slot *s, const struct restore *r)
-{
-    return create(s, NULL, NULL, r);
-}
-
 static void set_action(struct domain *d, enum domain_action action)
 {
     __atomic_store_n(&d->action, action, __ATOMIC_SEQ_CST);
@@ -496,18 +234,23 @@ static void crash(struct domain *d, const char *format, ...)
     va_end(args);
 }
 
-static void reset(struct domain *d)
+/* From then on until domain_was_reset() it stands still, whatever else is wanted, but for its end. */
+static void begin_reset(struct domain *d)
 {
-    const char *why;
-
     d->resets++;
     log_info("domain %u (%s): reset %u, by port %#x\n", d->slot->index, d->header.name, d->resets, d->reset_cause);
     d->reset_cause = 0;
-    why = reset_machine(d, false);
+    domain_reset(d);
+}
+
+void domain_was_reset(struct domain *d, const char *why)
+{
+    spin_lock(&d->lock);
     if (why)
         crash(d, "reset: %s", why);
-    else
+    else if (d->action == ACTION_RESET)
         start(d);
+    spin_unlock(&d->lock);
 }
 
 static void pause_here(struct domain *d)
@@ -526,7 +269,7 @@ static void pause_here(struct domain *d)
 static void act(struct domain *d)
 {
     if (d->action == ACTION_RESET)
-        reset(d);
+        begin_reset(d);
     else if (d->action == ACTION_PAUSE)
         pause_here(d);
 }
@@ -554,11 +297,11 @@ void domain_vcpu_left(struct domain *d)
     control_ended(d);
 }
 
-/* Under the lock. A pause does not take the place of a reset that has begun. */
+/* Under the lock. Nothing but the end takes the place of a reset that has begun. */
 static bool request(struct domain *d, enum domain_action action)
 {
-    if (d->action == ACTION_END || (d->action == ACTION_RESET && action == ACTION_PAUSE))
-        return false;
+    if (d->action == ACTION_END || d->action == ACTION_RESET)
+        return d->action == action;
     d->unpause_wanted = false;
     set_action(d, action);
     if (d->running == 0)

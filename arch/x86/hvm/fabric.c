@@ -647,14 +647,6 @@ static void drive_again(struct domain *d, uint64_t now)
             set_pin(d, now, gsi, true);
 }
 
-/* What the firmware expects to find, but for the clock's own registers: time, A to D, and the century. */
-static void fill_cmos(struct domain *d)
-{
-    for (unsigned i = 14; i < sizeof(d->header.cmos); i++)
-        if (i != 0x32)
-            rtc_cmos_set(&d->chipset.rtc, i, d->header.cmos[i]);
-}
-
 bool chipset_check(const struct chipset *c)
 {
     for (unsigned t = 0; t < HPET_TIMERS; t++)
@@ -696,12 +688,10 @@ void chipset_reset(struct domain *d, bool power_on)
     vioapic_reset(&c->vioapic, now, VIOAPIC_MIN_PINS, 0);
     vpit_reset(&c->vpit, now);
     hpet_reset(&c->hpet, now);
-    if (power_on) {
+    if (power_on)
         rtc_reset(&c->rtc, now, d->header.wallclock);
-        fill_cmos(d);
-    } else {
+    else
         rtc_reset_pin(&c->rtc, now);
-    }
     c->rises_seen[SOURCE_RTC] = c->rtc.out.line[0].rises;
     c->ticks_seen[SOURCE_RTC] = c->rtc.periodic_due;
     pmtimer_reset(&c->pmtimer, now, false);

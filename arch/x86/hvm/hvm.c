@@ -225,6 +225,8 @@ static void give_attention(struct hvm_pcpu *p)
 
     if (what & ATTENTION_CONTROL)
         control_service();
+    if (what & ATTENTION_WORK)
+        work_service();
     for (unsigned i = 0; i < 64 && (what & (ATTENTION_SLOTS | ATTENTION_DEADLINES)); i++) {
         struct vcpu *v = __atomic_load_n(&p->local[i], __ATOMIC_ACQUIRE);
 
@@ -234,7 +236,7 @@ static void give_attention(struct hvm_pcpu *p)
 }
 
 /* The loop's only places where interrupts are on, and the ends of its spans without. */
-static void let_in(struct hvm_pcpu *p, bool halt)
+void hvm_let_in(struct hvm_pcpu *p, bool halt)
 {
     off_ends(p, p->off_longest);
     if (halt)
@@ -269,7 +271,7 @@ static void poll_a_while(struct hvm_pcpu *p)
     tell_waits(p, waiting, false);
     while (!has_work(p) && rdtsc() < end) {
         poll_requests(p);
-        let_in(p, false);
+        hvm_let_in(p, false);
     }
     tell_waits(p, waiting, true);
     for (; waiting; waiting &= waiting - 1) {
@@ -287,7 +289,7 @@ static void idle(struct hvm_pcpu *p)
     if (p->io_waiting)
         poll_a_while(p);
     if (!has_work(p))
-        let_in(p, true);
+        hvm_let_in(p, true);
     sched_idle(p, false);
 }
 
@@ -306,7 +308,7 @@ static void round(struct hvm_pcpu *p)
 {
     struct vcpu *v;
 
-    let_in(p, false);
+    hvm_let_in(p, false);
     if (p->timer_fired)
         run_timer(p);
     if (p->attention)

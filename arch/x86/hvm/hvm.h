@@ -13,6 +13,7 @@
 #include "emulate/emulate.h"
 #include "hpet/hpet.h"
 #include "latency/latency.h"
+#include "loader/loader.h"
 #include "p2m.h"
 #include "pmtimer/pmtimer.h"
 #include "public/control.h"
@@ -34,6 +35,43 @@
 #define TEST_PAGE_BASE 0xfed80000ull /* guests without device model: RAM that is reached through the emulator */
 #define PM_BASE_DEFAULT 0x600u       /* without device model; with one the PIIX4's own register says */
 
+/* ---- Work in parts (work.c), and what takes long with a domain (plan.c). ---- */
+struct work {
+    struct work *next;
+    bool (*part)(struct work *w); /* does a part of it, on CPU 0; true: there is more */
+};
+
+struct plan;
+struct slot;
+
+struct progress {
+    struct work work;
+    struct spinlock lock;             /* of the two plans */
+    const struct plan *plan, *wanted; /* the one under way and, behind it, the next one; NULL: none */
+    int (*const *step)(struct slot *s);
+    uint64_t at;                      /* how far the step has come, 0 at first, in its own unit */
+    uint8_t *area;                    /* memory that it has taken */
+    unsigned area_order;
+    uint64_t uncleared;               /* bytes of it from its start */
+    unsigned promised;                /* places on pCPUs, kept for the vCPUs of a domain that is being made */
+    int failure;                      /* of the making that is being taken back */
+    char why[160];                    /* and in words; "": the status says all */
+};
+
+struct restore {
+    uint64_t rtc_seconds; /* to put the RTC forward */
+    bool any_tsc;         /* although the TSC has another frequency here */
+};
+
+/* A saved state that is being read. */
+struct state_reader {
+    const uint8_t *at;
+    uint32_t left;
+    uint8_t *copy; /* memory of our own for a record's value */
+    uint32_t room;
+};
+#define STATE_COPY_BYTES 0x8000u /* the longest value, an XSAVE area, is less than that */
+
 /* ---- The shared memory behind a domain: a slot's, or (standalone) the hypervisor's own. ---- */
 struct slot {
     unsigned index;
@@ -43,6 +81,10 @@ struct slot {
     struct domain *domain;        /* what runs on it, or NULL */
     uint32_t generation;
     volatile bool rung;           /* its doorbell has rung since slot_service() looked */
+    const void *module, *initrd;  /* boot modules of a standalone domain; else they lie in the arena */
+    struct progress progress;
+    struct restore restore;       /* as asked for by CONTROL_RESTORE */
+    struct state_reader reader;
 };
 
 /* ---- Virtual time (vtime.c). ---- */
@@ -253,16 +295,18 @@ struct domain {
     struct metronome_latency *latency;     /* in the control device's memory; standalone: its own */
     struct metronome_domain_header header; /* our validated copy */
     bool has_dm, ready;
+    bool made;                             /* and not taken apart yet: it takes commands */
     unsigned vcpus, home;                  /* number; the pCPU of the chipset's deadline */
     struct vcpu *vcpu[METRONOME_MAX_VCPUS];
     uint8_t port_owner[65536];             /* enum port_owner */
     uint8_t *test_page;
+    struct loader loader;                  /* of the module of a domain without device model */
     struct spinlock command_lock;          /* one consumer of the slot's ring at a time */
     uint32_t commands_consumed;
     struct metronome_command command;      /* the last one taken from it */
     bool command_open;                     /* and not done yet: it goes on behind this page */
     uint64_t command_pages;
-    uint32_t saved_bytes, saved_next;      /* of the state being saved: written so far, and the record to come */
+    uint32_t saved_bytes;                  /* of the state being saved: written so far */
     uint32_t refused;                      /* commands, of which the first few are logged */
     uint32_t completions;                  /* produced into its completion ring */
     struct spinlock posted_lock;           /* one producer of posted writes at a time */
@@ -278,7 +322,6 @@ struct domain {
     bool ended;                            /* all have left, and nothing but the control device's commands knows it */
     bool resetting;                        /* stopped or stopping until the device model has reset itself */
     bool reset_wanted;                     /* the device model does not know yet: it is told when all have stopped */
-    const void *module, *initrd;           /* boot modules of a standalone domain; else they lie in the arena */
     uint32_t console_produced, console_consumed;
     int console_held;                      /* a byte that the UART had no room for, while console_holds */
     bool console_holds;
@@ -321,7 +364,7 @@ struct hvm_pcpu {
 /* What timers may be early by, in TSC ticks. An entry is held for what this is more than the shortest way to it, of some 1,000
  * instructions: no longer than that way. */
 #define ADVANCE_MAX 2000u
-enum { ATTENTION_SLOTS = 1, ATTENTION_CONTROL = 2, ATTENTION_DEADLINES = 4 };
+enum { ATTENTION_SLOTS = 1, ATTENTION_CONTROL = 2, ATTENTION_DEADLINES = 4, ATTENTION_WORK = 8 };
 
 static inline struct hvm_pcpu *this_hvm(void)
 {
@@ -334,8 +377,6 @@ enum exit_action {
     EXIT_RESUME, /* handled: go on in the guest */
     EXIT_LEAVE,  /* the pCPU's loop must look: host interrupt, wait, stop */
 };
-
-struct loader_entry;
 
 struct vendor_ops {
     const char *name;
@@ -372,6 +413,7 @@ void deadline_arm(struct deadline *d, uint64_t host_tsc); /* on this pCPU */
  */
 void hvm_hold(uint64_t host_tsc);
 void hvm_await(struct hvm_pcpu *p, struct vcpu *v);
+void hvm_let_in(struct hvm_pcpu *p, bool halt);  /* interrupts, for a moment or until one comes */
 
 /* Interrupts are let in: what has gone since they went off counts, but for what is waited for on purpose. */
 static inline void off_ends(const struct hvm_pcpu *p, uint64_t *longest)
@@ -510,8 +552,7 @@ void inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t e
 void inject_again(struct vcpu *v, uint8_t vector, uint8_t type, bool has_error, uint32_t error);
 
 /* ---- vcpu.c ---- */
-struct vcpu *vcpu_create(struct domain *d, unsigned id);
-void vcpu_destroy(struct vcpu *v);
+void vcpu_init(struct vcpu *v, struct domain *d, unsigned id); /* of zeros; its FPU area and the vendor's part come after */
 void vcpu_reset(struct vcpu *v);                      /* platform reset */
 void vcpu_run(struct vcpu *v);                        /* from the pCPU's loop */
 bool vcpu_prepare(struct vcpu *v);                    /* before each entry; false: leave instead */
@@ -583,15 +624,7 @@ uint64_t cr4_allowed(void);
 uint64_t xcr0_allowed(void);
 
 /* ---- domain.c ---- */
-/* From the header in the slot's memory; 0 or -METRONOME_E*. A standalone domain's module and RAM disk lie outside it. */
-int domain_create(struct slot *s, const void *module, const void *initrd);
-/* The same from the state in the slot's memory. */
-struct restore {
-    uint64_t rtc_seconds; /* to put the RTC forward */
-    bool any_tsc;         /* although the TSC has another frequency here */
-};
-int domain_restore(struct slot *s, const struct restore *r);
-void domain_destroy(struct domain *d);
+int domain_check_header(struct domain *d); /* our copy; 0 or -METRONOME_E* */
 bool domain_request(struct domain *d, enum domain_action action); /* false: it ends, or a reset is under way */
 /* A reset begins with the device model: it is told to, through its port 0xcf9, or has begun by itself (await); with its
  * RESET_DONE the domain starts anew. */
@@ -607,11 +640,12 @@ static inline bool domain_has_ended(const struct domain *d) /* whatever its pCPU
 }
 void domain_start(struct domain *d);
 void domain_unpause(struct domain *d);
-bool domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable);
-bool domain_unmap(struct domain *d, uint64_t gpa, uint64_t size);
-/* A bit for each of up to 64 pages that was written since the last call. */
-uint64_t domain_take_dirty(struct domain *d, uint64_t gpa, unsigned pages);
-void domain_translations_changed(struct domain *d); /* behind one or more of the three above */
+bool domain_stands_still(const struct domain *d);     /* paused, and so can be saved */
+void domain_was_reset(struct domain *d, const char *why); /* `why` not: NULL */
+/* Parts, as p2m_map() and p2m_unmap(). */
+int64_t domain_map(struct domain *d, uint64_t gpa, uint64_t offset, uint64_t size, bool writable);
+int64_t domain_unmap(struct domain *d, uint64_t gpa, uint64_t size);
+bool domain_translations_changed(struct domain *d); /* behind one or more of the two above; true: once more, there is more to free */
 void *domain_ram(const struct domain *d, uint64_t gpa, bool write); /* host pointer to a guest page, or NULL */
 void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
 void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);
@@ -619,16 +653,30 @@ void domain_console_poll(struct domain *d);
 void domain_stats(struct domain *d, struct metronome_stats *s); /* exact when no vCPU runs */
 unsigned domain_vcpus_running(const struct domain *d);
 
-/* ---- state.c: a domain saved and restored ---- */
-/* A bounded part of saving a stopped domain: 1: not done yet, 0: done, or -METRONOME_E*. */
-int state_save(struct domain *d);
-/* The domain's description in what was saved (NULL, or what is wrong with it); then all the rest into a domain made from it. */
-const char *state_description(const struct slot *s, struct metronome_domain_header *h);
-bool state_restore(struct domain *d, bool any_tsc, char *why, size_t size);
+/* ---- work.c: CPU 0 ---- */
+void work_add(struct work *w);                        /* any pCPU; not while it is under way */
+void work_service(void);
+
+/* ---- plan.c. Each comes to its end with control_finished() or control_destroyed(). ---- */
+void domain_make(struct slot *s);                     /* from the header in the slot's memory */
+void domain_restore(struct slot *s, const struct restore *r); /* from the state there */
+void domain_save(struct domain *d);                   /* that stands still, to there */
+void domain_reset(struct domain *d);                  /* all vCPUs have stopped: domain_was_reset() */
+void domain_take_apart(struct slot *s);               /* they have left */
+bool domain_in_progress(const struct slot *s);        /* is any of them under way? */
+
+/* ---- state.c: a domain saved and restored, a record at a time ---- */
+/* 1: record `n` is done, 0: there are no more, or -METRONOME_E*. Of a domain that stands still; into one made from the
+ * description in what was saved, with what is wrong with it in `why`. */
+int state_save(struct domain *d, uint32_t n);
+int state_restore(struct domain *d, uint32_t n, char *why, size_t size);
+const char *state_description(const struct slot *s, struct metronome_domain_header *h); /* NULL, or what is wrong with it */
 
 /* ---- slot.c, control.c ---- */
 void control_init(void);                              /* finds the shared-memory devices */
-struct metronome_latency *control_latency(struct slot *s); /* the slot's, all zero */
+struct metronome_latency *control_latency(struct slot *s);
+void control_finished(struct slot *s, int status);    /* what the daemon asked for, but for DESTROY */
+void control_destroyed(struct slot *s);
 bool control_present(void);
 void control_service(void);
 void control_publish(struct domain *d, enum metronome_slot_state state);
@@ -648,6 +696,7 @@ void control_ready(void);
 
 /* ---- standalone.c: boot modules as domains, where there is no control device ---- */
 void standalone_init(void);
+void standalone_made(int status);
 void standalone_poll(void);
 void standalone_console(struct domain *d, const uint8_t *bytes, unsigned n);
 void standalone_ended(struct domain *d);

@@ -77,16 +77,23 @@ void io_move_pm(struct domain *d, unsigned from, unsigned to)
         d->port_owner[to + i] = i == 4 || i == 5 ? OWNER_PM_CONTROL : OWNER_PM;
 }
 
+static void own(struct domain *d, unsigned base, unsigned length, uint8_t owner)
+{
+    memset(&d->port_owner[base], owner, length);
+}
+
+/* All are OWNER_DM. As fixed_owner() has it: a model's come first, then the first of the others. */
 void io_build_ports(struct domain *d)
 {
-    memset(d->port_owner, OWNER_DM, sizeof(d->port_owner));
+    for (unsigned i = sizeof(other_ports) / sizeof(other_ports[0]); i-- > 0;)
+        if (!(other_ports[i].without_dm && d->has_dm))
+            own(d, other_ports[i].base, other_ports[i].length, other_ports[i].owner);
     for (unsigned o = 0; o < OWNER_COUNT; o++)
-        if (model_ports[o].base)
-            give_back(d, model_ports[o].base, model_ports[o].length);
-    for (unsigned i = 0; i < sizeof(other_ports) / sizeof(other_ports[0]); i++)
-        give_back(d, other_ports[i].base, other_ports[i].length);
+        if (model_ports[o].base && (o != OWNER_UART || !d->has_dm))
+            own(d, model_ports[o].base, model_ports[o].length, (uint8_t)o);
     io_move_pm(d, 0, d->chipset.pm_base);
 }
+_Static_assert(OWNER_DM == 0, "a new domain's ports are all zero");
 
 static void drain_uart(struct domain *d, uint64_t now)
 {

@@ -6,9 +6,7 @@
 
 #define DOORBELL 3u /* BAR0 register, in words: peer in the high half, vector in the low */
 
-/* What one call does before interrupts are let in: so many commands, or so many pages of one. */
-#define DRAIN_COMMANDS 16u
-#define DRAIN_PAGES 64u
+#define DRAIN_COMMANDS 16u /* that one call does before interrupts are let in, or a part of one that changes many pages */
 #define REFUSALS_LOGGED 8u
 #define NOT_DONE 1 /* a command's status: the rest of its pages at the next call */
 
@@ -78,70 +76,62 @@ static bool covers_ours(uint64_t first, uint64_t pages)
     return first < (0xfef00000 >> PAGE_SHIFT) && end > (IOAPIC_BASE >> PAGE_SHIFT);
 }
 
-/* How many of the `left` pages this call does. */
-static uint64_t part(uint64_t left, uint64_t most)
+/* Behind a command's last page, tables that are out of use are freed, as far as that is possible now. */
+static int all_done(struct domain *d)
 {
-    return left < most ? left : most;
+    return domain_translations_changed(d) ? NOT_DONE : 0;
 }
 
-/* A large page at once, else to the next multiple of 64 pages, where one may begin. */
-static uint64_t part_to_map(uint64_t gpa, uint64_t offset, uint64_t left)
+/* The status behind so many more bytes of a command's pages; negative: memory is used up. */
+static int went_on(struct domain *d, int64_t bytes, uint64_t pages)
 {
-    bool large = !((gpa | offset) & (LARGE_PAGE_SIZE - 1)) && left >= LARGE_PAGE_SIZE / PAGE_SIZE;
-
-    return part(left, large ? LARGE_PAGE_SIZE / PAGE_SIZE : DRAIN_PAGES - (gpa >> PAGE_SHIFT) % DRAIN_PAGES);
-}
-
-/* The status behind `n` more of a command's pages. */
-static int went_on(struct domain *d, uint64_t n, uint64_t pages)
-{
-    d->command_pages += n;
-    if (d->command_pages < pages)
-        return NOT_DONE;
-    domain_translations_changed(d);
-    return 0;
+    if (bytes < 0) {
+        domain_translations_changed(d);
+        return -METRONOME_ENOMEM;
+    }
+    d->command_pages += (uint64_t)bytes >> PAGE_SHIFT;
+    return d->command_pages < pages ? NOT_DONE : all_done(d);
 }
 
 static int op_map(struct domain *d, const uint64_t *a)
 {
-    uint64_t done = d->command_pages, gpa = (a[0] + done) << PAGE_SHIFT, offset = a[1] + (done << PAGE_SHIFT), n;
+    uint64_t done = d->command_pages;
 
     if (!valid_pages(a[0], a[2]) || a[1] & (PAGE_SIZE - 1) || covers_ours(a[0], a[2]) ||
         !domain_arena(d, a[1], a[2] << PAGE_SHIFT))
         return -METRONOME_EINVAL;
-    n = part_to_map(gpa, offset, a[2] - done);
-    if (!domain_map(d, gpa, offset, n << PAGE_SHIFT, !(a[3] & METRONOME_MAP_READONLY))) {
-        domain_translations_changed(d);
-        return -METRONOME_ENOMEM;
-    }
-    return went_on(d, n, a[2]);
+    if (done == a[2])
+        return all_done(d);
+    return went_on(d, domain_map(d, (a[0] + done) << PAGE_SHIFT, a[1] + (done << PAGE_SHIFT), (a[2] - done) << PAGE_SHIFT,
+                                 !(a[3] & METRONOME_MAP_READONLY)), a[2]);
 }
 
 static int op_unmap(struct domain *d, const uint64_t *a)
 {
-    uint64_t n;
+    uint64_t done = d->command_pages;
 
     if (!valid_pages(a[0], a[1]))
         return -METRONOME_EINVAL;
-    n = part(a[1] - d->command_pages, DRAIN_PAGES);
-    if (!domain_unmap(d, (a[0] + d->command_pages) << PAGE_SHIFT, n << PAGE_SHIFT)) {
-        domain_translations_changed(d);
-        return -METRONOME_ENOMEM;
-    }
-    return went_on(d, n, a[1]);
+    if (done == a[1])
+        return all_done(d);
+    return went_on(d, domain_unmap(d, (a[0] + done) << PAGE_SHIFT, (a[1] - done) << PAGE_SHIFT), a[1]);
 }
 
-/* A part is 64 pages: one word of the bitmap. */
+/* A part stays in one word of the bitmap. */
 static int op_dirty(struct domain *d, const uint64_t *a)
 {
-    uint64_t *bitmap = (void *)(d->slot->memory + METRONOME_DOMAIN_DIRTY);
-    uint64_t n;
+    uint64_t *bitmap = (void *)(d->slot->memory + METRONOME_DOMAIN_DIRTY), done = d->command_pages, written;
+    unsigned first = done % 64, n;
 
     if (!valid_pages(a[0], a[1]) || a[1] > METRONOME_DOMAIN_DIRTY_BYTES * 8)
         return -METRONOME_EINVAL;
-    n = part(a[1] - d->command_pages, DRAIN_PAGES);
-    bitmap[d->command_pages / 64] = domain_take_dirty(d, (a[0] + d->command_pages) << PAGE_SHIFT, (unsigned)n);
-    return went_on(d, n, a[1]);
+    if (done == a[1])
+        return all_done(d);
+    n = a[1] - done < 64 - first ? (unsigned)(a[1] - done) : 64 - first;
+    n = p2m_take_dirty(&d->p2m, (a[0] + done) << PAGE_SHIFT, n, &written);
+    if (n)
+        bitmap[done / 64] = (first ? bitmap[done / 64] : 0) | written << first;
+    return went_on(d, (int64_t)n << PAGE_SHIFT, a[1]);
 }
 
 static int op_ready(struct domain *d, const uint64_t *a)

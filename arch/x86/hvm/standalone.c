@@ -221,17 +221,30 @@ static const void *map_module(unsigned module)
     return mapped;
 }
 
-static void make_guest(unsigned guest)
-{
-    struct guest *g = &guests[guest];
-    int error;
+static unsigned made;
 
-    g->slot.index = guest;
+static void make_next_guest(void)
+{
+    struct guest *g = &guests[made];
+
+    g->slot.index = made;
     g->slot.physical = virt_to_phys(g->slot.memory);
-    fill_header(guest);
-    error = domain_create(&g->slot, map_module(g->image), map_module(g->initrd));
-    if (error)
-        refuse("guest %u cannot be made (%d)", guest, error);
+    g->slot.module = map_module(g->image);
+    g->slot.initrd = map_module(g->initrd);
+    fill_header(made);
+    domain_make(&g->slot);
+}
+
+/* They start together. */
+void standalone_made(int status)
+{
+    if (status)
+        refuse("guest %u cannot be made (%d)", made, status);
+    if (++made < guest_count)
+        make_next_guest();
+    else
+        for (unsigned i = 0; i < guest_count; i++)
+            domain_start(guests[i].slot.domain);
 }
 
 void standalone_init(void)
@@ -244,10 +257,7 @@ void standalone_init(void)
     option_some("show", shown);
     option_some("until", awaited);
     take_memory();
-    for (unsigned i = 0; i < guest_count; i++)
-        make_guest(i);
-    for (unsigned i = 0; i < guest_count; i++)
-        domain_start(guests[i].slot.domain);
+    make_next_guest();
 }
 
 /* The console has no interrupt here: looked at on each round of the pCPU's loop. What is typed is the first shown guest's. */
@@ -257,7 +267,7 @@ void standalone_poll(void)
 
     while (i < guest_count && !shown[i])
         i++;
-    if (i < guest_count && guests[i].slot.domain && !domain_has_ended(guests[i].slot.domain))
+    if (i < guest_count && made == guest_count && !domain_has_ended(guests[i].slot.domain))
         domain_console_poll(guests[i].slot.domain);
 }
 

@@ -6,8 +6,6 @@
 #include "hvm.h"
 
 #define RECORD_ROUND 8u
-#define COPY_ORDER 3u /* the longest value, an XSAVE area, is less than 32 KiB */
-#define PARTS_PER_CALL 6u /* of at most a page each, between which interrupts are let in */
 #define TSC_TOLERANCE_PPM 100u /* what two calibrations of one clock may differ by */
 #define TSC_HZ_MIN 16000000u /* above the crystal's: no TSC is so late that its count does not fit */
 #define TSC_HZ_MAX 100000000000ull
@@ -562,39 +560,28 @@ static void finish(struct domain *d)
     const struct metronome_state_header h = {METRONOME_STATE_MAGIC, METRONOME_ABI_VERSION, d->saved_bytes};
 
     memcpy(area(d->slot), &h, sizeof(h));
-    d->saved_next = 0;
 }
 
-int state_save(struct domain *d)
+int state_save(struct domain *d, uint32_t n)
 {
     uint16_t type;
     uint32_t vcpu;
 
-    if (!d->paused || d->resetting)
-        return -METRONOME_EBUSY;
-    if (!d->saved_next)
+    if (!domain_stands_still(d))
+        return domain_has_ended(d) ? -METRONOME_ENOENT : -METRONOME_EBUSY;
+    if (n == 0)
         d->saved_bytes = sizeof(struct metronome_state_header);
-    for (unsigned i = 0; i < PARTS_PER_CALL; i++) {
-        if (!record_at(d->saved_next, d->vcpus, &type, &vcpu)) {
-            finish(d);
-            return 0;
-        }
-        save_record(d, type, vcpu);
-        d->saved_next++;
+    if (!record_at(n, d->vcpus, &type, &vcpu)) {
+        finish(d);
+        return 0;
     }
+    save_record(d, type, vcpu);
     return 1;
 }
 
 /* ---- Restoring ---- */
 
-struct reader {
-    const uint8_t *at;
-    uint32_t left;
-    uint8_t *copy; /* a page or more of our own memory */
-    uint32_t room;
-};
-
-static bool open_reader(const struct slot *s, struct reader *r)
+static bool open_reader(const struct slot *s, struct state_reader *r)
 {
     struct metronome_state_header h;
 
@@ -606,7 +593,7 @@ static bool open_reader(const struct slot *s, struct reader *r)
 }
 
 /* Copies the next record, which must be of this kind. NULL, or what is wrong with it. */
-static const char *take_record(struct reader *r, uint16_t type, uint32_t vcpu, struct value *v)
+static const char *take_record(struct state_reader *r, uint16_t type, uint32_t vcpu, struct value *v)
 {
     struct metronome_state_record h;
 
@@ -628,7 +615,7 @@ static const char *take_record(struct reader *r, uint16_t type, uint32_t vcpu, s
 
 const char *state_description(const struct slot *s, struct metronome_domain_header *h)
 {
-    struct reader r = {.copy = (uint8_t *)h, .room = sizeof(*h)};
+    struct state_reader r = {.copy = (uint8_t *)h, .room = sizeof(*h)};
     struct value v;
 
     if (!open_reader(s, &r))
@@ -638,7 +625,7 @@ const char *state_description(const struct slot *s, struct metronome_domain_head
     return NULL;
 }
 
-static const char *restore_next(struct domain *d, struct reader *r, uint16_t type, uint32_t vcpu)
+static const char *restore_next(struct domain *d, struct state_reader *r, uint16_t type, uint32_t vcpu)
 {
     struct value v;
     const char *wrong = take_record(r, type, vcpu, &v);
@@ -646,50 +633,42 @@ static const char *restore_next(struct domain *d, struct reader *r, uint16_t typ
     return wrong ? wrong : kinds[type].restore(d, d->vcpu[vcpu], v);
 }
 
-static bool restore_records(struct domain *d, struct reader *r, char *why, size_t size)
+static bool restore_record(struct domain *d, uint16_t type, uint32_t vcpu, char *why, size_t size)
 {
+    const char *wrong = restore_next(d, &d->slot->reader, type, vcpu);
+
+    if (wrong && type < METRONOME_STATE_OF_VCPU)
+        format_line(why, size, "saved state, %s: %s", kinds[type].text, wrong);
+    else if (wrong)
+        format_line(why, size, "saved state, %s of vCPU %u: %s", kinds[type].text, vcpu, wrong);
+    return !wrong;
+}
+
+/* Behind the last record. */
+static bool restore_end(const struct domain *d, char *why, size_t size)
+{
+    bool clock_fits = d->slot->restore.any_tsc || same_clock(d->time.tsc_hz);
+
+    if (d->slot->reader.left)
+        format_line(why, size, "saved state: more than is known");
+    else if (!clock_fits)
+        format_line(why, size, "saved where the TSC runs at %llu Hz; here it runs at %llu Hz, and cannot be scaled",
+                    (unsigned long long)d->time.tsc_hz, (unsigned long long)tsc_hz);
+    return !d->slot->reader.left && clock_fits;
+}
+
+int state_restore(struct domain *d, uint32_t n, char *why, size_t size)
+{
+    struct state_reader *r = &d->slot->reader;
     uint16_t type;
     uint32_t vcpu;
 
-    for (uint32_t n = 0; record_at(n, d->vcpus, &type, &vcpu); n++) {
-        const char *wrong = restore_next(d, r, type, vcpu);
-
-        if (wrong && type < METRONOME_STATE_OF_VCPU)
-            format_line(why, size, "saved state, %s: %s", kinds[type].text, wrong);
-        else if (wrong)
-            format_line(why, size, "saved state, %s of vCPU %u: %s", kinds[type].text, vcpu, wrong);
-        if (wrong)
-            return false;
-    }
-    if (r->left)
-        format_line(why, size, "saved state: more than is known");
-    return !r->left;
-}
-
-static bool restore_all(struct domain *d, struct reader *r, bool any_tsc, char *why, size_t size)
-{
-    if (!open_reader(d->slot, r)) {
+    r->room = STATE_COPY_BYTES;
+    if (n == 0 && !open_reader(d->slot, r)) {
         format_line(why, size, "no saved state of this version of Metronome");
-        return false;
+        return -METRONOME_ENOEXEC;
     }
-    if (!restore_records(d, r, why, size))
-        return false;
-    if (!any_tsc && !same_clock(d->time.tsc_hz)) {
-        format_line(why, size, "saved where the TSC runs at %llu Hz; here it runs at %llu Hz, and cannot be scaled",
-                    (unsigned long long)d->time.tsc_hz, (unsigned long long)tsc_hz);
-        return false;
-    }
-    return true;
-}
-
-bool state_restore(struct domain *d, bool any_tsc, char *why, size_t size)
-{
-    struct reader r = {.copy = alloc_pages(COPY_ORDER), .room = PAGE_SIZE << COPY_ORDER};
-    bool restored = r.copy && restore_all(d, &r, any_tsc, why, size);
-
-    if (r.copy)
-        free_pages(r.copy, COPY_ORDER);
-    else
-        format_line(why, size, "the hypervisor's own memory is used up");
-    return restored;
+    if (!record_at(n, d->vcpus, &type, &vcpu))
+        return restore_end(d, why, size) ? 0 : -METRONOME_ENOEXEC;
+    return restore_record(d, type, vcpu, why, size) ? 1 : -METRONOME_ENOEXEC;
 }

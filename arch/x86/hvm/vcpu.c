@@ -227,31 +227,8 @@ uint32_t vcpu_fpu_bytes(void)
     return cpu_features.xsave ? cpuid(0xd, 0).ecx : 512;
 }
 
-static unsigned fpu_order(void)
+void vcpu_init(struct vcpu *v, struct domain *d, unsigned id)
 {
-    uint32_t bytes = vcpu_fpu_bytes();
-    unsigned order = 0;
-
-    while (bytes > PAGE_SIZE << order)
-        order++;
-    return order;
-}
-
-static unsigned vcpu_order(void)
-{
-    unsigned order = 0;
-
-    while (sizeof(struct vcpu) > PAGE_SIZE << order)
-        order++;
-    return order;
-}
-
-struct vcpu *vcpu_create(struct domain *d, unsigned id)
-{
-    struct vcpu *v = alloc_pages(vcpu_order());
-
-    if (!v)
-        return NULL;
     v->domain = d;
     v->id = id;
     v->state = VCPU_STOPPED;
@@ -260,22 +237,6 @@ struct vcpu *vcpu_create(struct domain *d, unsigned id)
     v->emu.regs.physical_bits = cpu_features.phys_bits;
     v->emu.regs.pdpte_accessed = cpu_features.on_tcg;
     v->latency.ledger = d->latency;
-    v->fpu = alloc_pages(fpu_order());
     deadline_init(&v->deadline, timer_expired);
     ticks_init(&v->ticks, ticks_policy(d->header.ticks, METRONOME_TICKS_OF_LAPIC));
-    if (v->fpu && vendor->vcpu_init(v))
-        return v;
-    vcpu_destroy(v);
-    return NULL;
-}
-
-void vcpu_destroy(struct vcpu *v)
-{
-    if (v->vendor)
-        vendor->vcpu_destroy(v);
-    if (v->fpu)
-        free_pages(v->fpu, fpu_order());
-    if (v->view)
-        free_pages(v->view, VIEW_ORDER);
-    free_pages(v, vcpu_order());
 }

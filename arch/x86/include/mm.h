@@ -22,6 +22,7 @@ void mm_init(void);
  * (each caller handles that). Any CPU.
  */
 void *alloc_pages(unsigned order);
+void *alloc_pages_uncleared(unsigned order); /* with whatever is in them */
 void free_pages(void *pages, unsigned order);
 uint64_t free_page_count(void);
 uint64_t total_page_count(void); /* with those in use */

@@ -105,7 +105,7 @@ static struct block *take(unsigned order)
     return b;
 }
 
-void *alloc_pages(unsigned order)
+void *alloc_pages_uncleared(unsigned order)
 {
     if (order > MAX_ORDER)
         return NULL;
@@ -114,6 +114,12 @@ void *alloc_pages(unsigned order)
     void *pages = take(order);
     spin_unlock(&lock);
     irq_restore(flags);
+    return pages;
+}
+
+void *alloc_pages(unsigned order)
+{
+    void *pages = alloc_pages_uncleared(order);
     if (pages)
         memset(pages, 0, block_size(order));
     return pages;

@@ -4,6 +4,9 @@
 #define ENTRIES 512u
 #define LEAF (P2M_PRESENT | P2M_USER | P2M_ACCESSED)
 #define TABLE (P2M_PRESENT | P2M_WRITABLE | P2M_USER)
+#define PART_ENTRIES 32u /* that one call changes, or looks through */
+#define PART_TABLES 4u   /* that one call gives back */
+#define LEAF_DEPTH 3u    /* of the tables with 4 KiB entries; the top one's is 0 */
 
 static unsigned index_at(uint64_t gpa, unsigned level)
 {
@@ -26,6 +29,12 @@ static uint64_t *new_table(struct p2m *p)
     return table;
 }
 
+static void free_table(struct p2m *p, uint64_t *table)
+{
+    free_pages(table, 0);
+    p->pages--;
+}
+
 bool p2m_init(struct p2m *p, uint64_t ram_pages)
 {
     p->pages = 0;
@@ -36,26 +45,28 @@ bool p2m_init(struct p2m *p, uint64_t ram_pages)
     if (!p->table)
         return false;
     p->root = virt_to_phys(p->table);
+    p->depth = 0;
+    p->way[0] = (struct p2m_way){p->table, 0};
     return true;
 }
 
-static void free_level(uint64_t *table, unsigned level)
+static bool free_retired(struct p2m *p)
 {
-    for (unsigned i = 0; level && i < ENTRIES; i++)
-        if ((table[i] & P2M_PRESENT) && !(table[i] & P2M_LARGE))
-            free_level(table_of(table[i]), level - 1);
-    free_pages(table, 0);
+    uint64_t *table = p->retired;
+
+    if (!table)
+        return false;
+    p->retired = (uint64_t *)table[0];
+    free_table(p, table);
+    return true;
 }
 
-void p2m_reclaim(struct p2m *p)
+bool p2m_reclaim(struct p2m *p)
 {
-    while (p->retired) {
-        uint64_t *table = p->retired;
-
-        p->retired = (uint64_t *)table[0];
-        free_pages(table, 0);
-        p->pages--;
-    }
+    for (unsigned i = 0; i < PART_TABLES; i++)
+        if (!free_retired(p))
+            return false;
+    return p->retired != NULL;
 }
 
 /* A CPU may still walk it: freed by p2m_reclaim(). The link is aligned, so it reads as an entry that is not present. */
@@ -65,12 +76,42 @@ static void retire(struct p2m *p, uint64_t *table)
     p->retired = table;
 }
 
-void p2m_destroy(struct p2m *p)
+static bool is_table(uint64_t entry)
 {
-    p2m_reclaim(p);
-    if (p->table)
-        free_level(p->table, 3);
-    p->table = NULL;
+    return (entry & P2M_PRESENT) && !(entry & P2M_LARGE);
+}
+
+/* What is below the next table that the entries from `next` on point to, or one such table if nothing is. */
+static void free_below(struct p2m *p, struct p2m_way *w)
+{
+    for (unsigned i = 0; i < PART_ENTRIES && w->next < ENTRIES; i++) {
+        uint64_t e = w->table[w->next++];
+
+        if (is_table(e) && p->depth == LEAF_DEPTH - 1)
+            free_table(p, table_of(e));
+        else if (is_table(e))
+            p->way[++p->depth] = (struct p2m_way){table_of(e), 0};
+        if (is_table(e))
+            return;
+    }
+}
+
+bool p2m_destroy(struct p2m *p)
+{
+    struct p2m_way *w = &p->way[p->depth];
+
+    if (!p->table || free_retired(p))
+        return p->table != NULL;
+    if (w->next < ENTRIES) {
+        free_below(p, w);
+        return true;
+    }
+    free_table(p, w->table);
+    if (p->depth == 0)
+        p->table = NULL;
+    else
+        p->depth--;
+    return p->table != NULL;
 }
 
 static void fill_with_parts(uint64_t *table, uint64_t leaf)
@@ -95,26 +136,31 @@ static bool split(struct p2m *p, uint64_t *entry)
     return true;
 }
 
-/* The entry for gpa at `level` (0: 4 KiB, 1: 2 MiB), with the tables above it made; NULL when memory is used up. */
-static uint64_t *entry_at(struct p2m *p, uint64_t gpa, unsigned level)
+static bool add_table(struct p2m *p, uint64_t *entry)
+{
+    uint64_t *table = new_table(p);
+
+    if (table)
+        *entry = virt_to_phys(table) | TABLE;
+    return table;
+}
+
+enum { NO_MEMORY = -1, MADE_TABLE, FOUND };
+
+/* Finds the entry for gpa at `level` (0: 4 KiB, 1: 2 MiB), or makes the next table on the way there. */
+static int find_entry(struct p2m *p, uint64_t gpa, unsigned level, uint64_t **entry)
 {
     uint64_t *table = p->table;
 
     for (unsigned l = 3; l > level; l--) {
         uint64_t *e = &table[index_at(gpa, l)];
 
-        if (!(*e & P2M_PRESENT)) {
-            uint64_t *next = new_table(p);
-
-            if (!next)
-                return NULL;
-            *e = virt_to_phys(next) | TABLE;
-        } else if ((*e & P2M_LARGE) && !split(p, e)) {
-            return NULL;
-        }
+        if (!is_table(*e))
+            return ((*e & P2M_PRESENT) ? split(p, e) : add_table(p, e)) ? MADE_TABLE : NO_MEMORY;
         table = table_of(*e);
     }
-    return &table[index_at(gpa, level)];
+    *entry = &table[index_at(gpa, level)];
+    return FOUND;
 }
 
 static void replace(struct p2m *p, uint64_t *entry, uint64_t value, unsigned level)
@@ -122,69 +168,91 @@ static void replace(struct p2m *p, uint64_t *entry, uint64_t value, unsigned lev
     uint64_t old = *entry;
 
     *entry = value;
-    p->generation++;
-    if (level && (old & P2M_PRESENT) && !(old & P2M_LARGE))
+    if (level && is_table(old))
         retire(p, table_of(old));
 }
 
-/* Maps (value: first entry) or unmaps (value 0) a range with the largest pages that fit. */
-static bool set_range(struct p2m *p, uint64_t gpa, uint64_t value, uint64_t size)
+/* Maps (value: first entry) or unmaps (value 0) entries of one table, of the largest pages that fit. */
+static int64_t set_entries(struct p2m *p, uint64_t gpa, uint64_t value, uint64_t size)
 {
-    while (size) {
-        uint64_t aligned = gpa | (value & P2M_ADDRESS);
-        bool large = !(aligned & (LARGE_PAGE_SIZE - 1)) && size >= LARGE_PAGE_SIZE;
-        uint64_t bytes = large ? LARGE_PAGE_SIZE : PAGE_SIZE;
-        uint64_t *e = entry_at(p, gpa, large);
+    bool large = !((gpa | (value & P2M_ADDRESS)) & (LARGE_PAGE_SIZE - 1)) && size >= LARGE_PAGE_SIZE;
+    uint64_t bytes = large ? LARGE_PAGE_SIZE : PAGE_SIZE, *e = NULL;
+    unsigned n = ENTRIES - index_at(gpa, large);
+    int found = find_entry(p, gpa, large, &e);
 
-        if (!e)
-            return false;
-        replace(p, e, value && large ? value | P2M_LARGE : value, large);
-        gpa += bytes;
-        size -= bytes;
-        value += value ? bytes : 0;
+    if (found != FOUND)
+        return found;
+    n = n < PART_ENTRIES ? n : PART_ENTRIES;
+    n = n < size / bytes ? n : (unsigned)(size / bytes);
+    for (unsigned i = 0; i < n; i++, value += value ? bytes : 0)
+        replace(p, &e[i], value && large ? value | P2M_LARGE : value, large);
+    p->generation++;
+    return (int64_t)(n * bytes);
+}
+
+int64_t p2m_map(struct p2m *p, uint64_t gpa, uint64_t hpa, uint64_t size, bool writable)
+{
+    return set_entries(p, gpa, hpa | LEAF | (writable ? P2M_WRITABLE : 0), size);
+}
+
+int64_t p2m_unmap(struct p2m *p, uint64_t gpa, uint64_t size)
+{
+    return set_entries(p, gpa, 0, size);
+}
+
+/* The last entry on the way to gpa. */
+static uint64_t *last_entry(const struct p2m *p, uint64_t gpa, unsigned *level)
+{
+    uint64_t *table = p->table;
+
+    for (*level = 3;; --*level) {
+        uint64_t *e = &table[index_at(gpa, *level)];
+
+        if (*level == 0 || !is_table(*e))
+            return e;
+        table = table_of(*e);
     }
-    return true;
-}
-
-bool p2m_map(struct p2m *p, uint64_t gpa, uint64_t hpa, uint64_t size, bool writable)
-{
-    return set_range(p, gpa, hpa | LEAF | (writable ? P2M_WRITABLE : 0), size);
-}
-
-bool p2m_unmap(struct p2m *p, uint64_t gpa, uint64_t size)
-{
-    return set_range(p, gpa, 0, size);
 }
 
 uint64_t p2m_lookup(const struct p2m *p, uint64_t gpa)
 {
-    const uint64_t *table = p->table;
+    unsigned level;
+    uint64_t e;
 
     if (gpa >> 48)
         return 0;
-    for (unsigned l = 3;; l--) {
-        uint64_t e = table[index_at(gpa, l)];
-
-        if (!(e & P2M_PRESENT))
-            return 0;
-        if (l == 0)
-            return e;
-        if (e & P2M_LARGE)
-            return e + (gpa & (LARGE_PAGE_SIZE - 1) & ~(PAGE_SIZE - 1));
-        table = table_of(e);
-    }
+    e = *last_entry(p, gpa, &level);
+    if (!(e & P2M_PRESENT))
+        return 0;
+    return level ? e + (gpa & (LARGE_PAGE_SIZE - 1) & ~(PAGE_SIZE - 1)) : e;
 }
 
-bool p2m_test_and_clear_dirty(struct p2m *p, uint64_t gpa)
+static uint64_t take_dirty(uint64_t *entries, unsigned n)
 {
-    uint64_t *e;
+    uint64_t written = 0;
 
-    if (!p2m_lookup(p, gpa))
-        return false;
-    e = entry_at(p, gpa, 0);
-    if (!e)
-        return true; /* cannot tell: say written */
-    return __atomic_fetch_and(e, ~P2M_DIRTY, __ATOMIC_RELAXED) & P2M_DIRTY;
+    for (unsigned i = 0; i < n; i++)
+        if (__atomic_load_n(&entries[i], __ATOMIC_RELAXED) & P2M_DIRTY) {
+            __atomic_fetch_and(&entries[i], ~P2M_DIRTY, __ATOMIC_RELAXED);
+            written |= 1ull << i;
+        }
+    return written;
+}
+
+unsigned p2m_take_dirty(struct p2m *p, uint64_t gpa, unsigned most, uint64_t *written)
+{
+    unsigned level, n = ENTRIES - index_at(gpa, 0);
+    uint64_t *e = last_entry(p, gpa, &level);
+
+    n = n < most ? n : most;
+    *written = level ? 0 : take_dirty(e, n);
+    if (level && (*e & P2M_PRESENT)) {
+        if (split(p, e))
+            return 0;
+        *written = ~0ull >> (64 - n); /* cannot tell: say written */
+    }
+    p->generation++; /* a cached translation would not set D again */
+    return n;
 }
 
 /* An entry for a second table. A leaf's pages count as written: what the copy's D bit will say is not looked at. */

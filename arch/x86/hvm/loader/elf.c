@@ -37,7 +37,7 @@ static uint64_t get(const uint8_t *from, struct field f, bool is64)
 }
 
 /* e_ident, e_type EXEC or DYN, and a machine that fits the class. */
-static bool elf_header(const struct load *l, struct elf *e)
+static bool elf_header(const struct loader *l, struct elf *e)
 {
     uint8_t h[64] = {0};
     if (!image_read(l, 0, h, 52) || h[0] != 0x7f || h[1] != 'E' || h[2] != 'L' || h[3] != 'F' || h[5] != 1)
@@ -54,10 +54,10 @@ static bool elf_header(const struct load *l, struct elf *e)
     return true;
 }
 
-static bool elf_segment(const struct load *l, const struct elf *e, unsigned i, struct segment *s)
+static bool elf_segment(const struct loader *l, const struct elf *e, unsigned i, struct segment *s)
 {
     uint8_t p[56];
-    if (e->phoff > l->in->image_size || !image_read(l, e->phoff + (uint64_t)i * e->phentsize, p, e->is64 ? 56 : 32))
+    if (e->phoff > l->in.image_size || !image_read(l, e->phoff + (uint64_t)i * e->phentsize, p, e->is64 ? 56 : 32))
         return false;
     *s = (struct segment){get(p, P_TYPE, e->is64),  get(p, P_OFFSET, e->is64), get(p, P_VADDR, e->is64), get(p, P_PADDR, e->is64),
                           get(p, P_FILESZ, e->is64), get(p, P_MEMSZ, e->is64), get(p, P_ALIGN, e->is64)};
@@ -73,13 +73,13 @@ static const char *check_headers(const struct elf *e)
     return NULL;
 }
 
-bool elf_recognise(const struct load *l)
+bool elf_recognise(const struct loader *l)
 {
     struct elf e;
     return elf_header(l, &e);
 }
 
-const char *elf_load(struct load *l, uint64_t *entry)
+const char *elf_load(struct loader *l, uint64_t *entry)
 {
     struct elf e;
     struct segment s;
@@ -97,7 +97,7 @@ const char *elf_load(struct load *l, uint64_t *entry)
         if (s.type != PT_LOAD || !s.memsz)
             continue;
         /* Segments that overlap would make the work exceed the size of memory. */
-        if (s.memsz > l->memory->ram_low - total)
+        if (s.memsz > l->memory.ram_low - total)
             return "the image does not fit: it is larger than the guest's memory";
         total += s.memsz;
         if ((error = load_part(l, s.offset, s.filesz, s.paddr, s.memsz)))
@@ -111,14 +111,14 @@ const char *elf_load(struct load *l, uint64_t *entry)
 }
 
 /* Looks through the notes of one segment; each is name size, desc size, type, then both padded to 4 bytes. */
-static bool find_note(const struct load *l, const struct segment *s, uint64_t *entry)
+static bool find_note(const struct loader *l, const struct segment *s, uint64_t *entry)
 {
     uint64_t size = s->filesz < NOTES_BYTES ? s->filesz : NOTES_BYTES, at = 0;
     while (at <= size && size - at >= 12) {
         uint32_t h[3];
         uint8_t name[4], desc[8] = {0};
         uint64_t name_size, desc_size;
-        if (s->offset > l->in->image_size || !image_read(l, s->offset + at, h, sizeof(h)))
+        if (s->offset > l->in.image_size || !image_read(l, s->offset + at, h, sizeof(h)))
             return false;
         name_size = ((uint64_t)h[0] + 3) & ~3ull;
         desc_size = ((uint64_t)h[1] + 3) & ~3ull;
@@ -134,7 +134,7 @@ static bool find_note(const struct load *l, const struct segment *s, uint64_t *e
     return false;
 }
 
-bool elf_pvh_entry(const struct load *l, uint64_t *entry)
+bool elf_pvh_entry(const struct loader *l, uint64_t *entry)
 {
     struct elf e;
     struct segment s;

@@ -19,52 +19,36 @@
 /* Types of the e820 map, which multiboot1 and PVH use too. */
 enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };
 
-struct memory_range {
-    uint64_t base, size;
-    uint32_t type;
-};
-#define MEMORY_RANGES 5u
-
-struct load {
-    const struct loader_input *in;
-    const struct loader_memory *memory;
-    uint64_t ram_end;   /* where RAM for images ends: the ACPI area */
-    uint64_t image_end; /* end of the highest byte that the image takes */
-    uint32_t info_next; /* first free byte of the structures' area */
-    uint32_t command_line, command_line_length;
-    uint32_t initrd; /* gpa of the RAM disk, after place_initrd() */
-    unsigned ranges;
-    struct memory_range range[MEMORY_RANGES];
-};
-
 /* Copies n bytes out of the image; false if they are not all in it. */
-bool image_read(const struct load *l, uint64_t offset, void *to, uint64_t n);
+bool image_read(const struct loader *l, uint64_t offset, void *to, uint64_t n);
 
-/* Copies to, or clears, guest RAM; false, with nothing or a part done, where there is none. */
-bool guest_write(const struct load *l, uint64_t gpa, const void *from, uint64_t n);
-bool guest_zero(const struct load *l, uint64_t gpa, uint64_t n);
+/* Copies to guest RAM at once; false, with nothing or a part done, where there is none. */
+bool guest_write(const struct loader *l, uint64_t gpa, const void *from, uint64_t n);
+/* Has it copied, or (NULL) cleared, when all has been looked at. */
+bool guest_fill(struct loader *l, uint64_t gpa, const void *from, uint64_t n);
 
 /* Loads [offset, offset + file_size) of the image at gpa, followed by zeros up to memory_size. */
-const char *load_part(struct load *l, uint64_t offset, uint64_t file_size, uint64_t gpa, uint64_t memory_size);
+const char *load_part(struct loader *l, uint64_t offset, uint64_t file_size, uint64_t gpa, uint64_t memory_size);
 
 /* Puts a structure into the structures' area, 16-byte aligned; its gpa, or 0 if the area is full. */
-uint32_t info_put(struct load *l, const void *from, uint32_t n);
+uint32_t info_put(struct loader *l, const void *from, uint32_t n);
 
 /* Puts the RAM disk, if there is one, as high as fits: below `end`, above the image. */
-const char *place_initrd(struct load *l, uint64_t end);
+const char *place_initrd(struct loader *l, uint64_t end);
 
 /* ELF: loads every segment; *entry gets the physical address of the entry point. */
-bool elf_recognise(const struct load *l);
-const char *elf_load(struct load *l, uint64_t *entry);
+bool elf_recognise(const struct loader *l);
+const char *elf_load(struct loader *l, uint64_t *entry);
 /* Finds the PVH entry among the notes. */
-bool elf_pvh_entry(const struct load *l, uint64_t *entry);
+bool elf_pvh_entry(const struct loader *l, uint64_t *entry);
 
 /* The formats. */
-bool linux_recognise(const struct load *l);
-const char *linux_load(struct load *l, struct loader_entry *entry);
-bool multiboot_recognise(const struct load *l);
-const char *multiboot_load(struct load *l, struct loader_entry *entry);
-bool pvh_recognise(const struct load *l);
-const char *pvh_load(struct load *l, struct loader_entry *entry);
+enum recognised { RECOGNISED, OTHER_FORMAT, NOT_YET };
+enum recognised linux_recognise(struct loader *l);
+const char *linux_load(struct loader *l, struct loader_entry *entry);
+enum recognised multiboot_recognise(struct loader *l);
+const char *multiboot_load(struct loader *l, struct loader_entry *entry);
+enum recognised pvh_recognise(struct loader *l);
+const char *pvh_load(struct loader *l, struct loader_entry *entry);
 
 #endif

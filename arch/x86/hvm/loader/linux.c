@@ -50,14 +50,16 @@ static void put(uint8_t *p, unsigned size, uint64_t v)
         p[i] = (uint8_t)v;
 }
 
-bool linux_recognise(const struct load *l)
+enum recognised linux_recognise(struct loader *l)
 {
     uint8_t flag[2], magic[4];
-    return image_read(l, BP_BOOT_FLAG, flag, 2) && image_read(l, BP_MAGIC, magic, 4) && get(flag, 2) == 0xaa55 && get(magic, 4) == MAGIC_HDRS;
+    bool is = image_read(l, BP_BOOT_FLAG, flag, 2) && image_read(l, BP_MAGIC, magic, 4) && get(flag, 2) == 0xaa55 &&
+              get(magic, 4) == MAGIC_HDRS;
+    return is ? RECOGNISED : OTHER_FORMAT;
 }
 
 /* Copies the setup header into boot_params and checks what the rest relies on. */
-static const char *read_header(const struct load *l, uint8_t *bp)
+static const char *read_header(const struct loader *l, uint8_t *bp)
 {
     uint64_t end;
     if (!image_read(l, BP_HEADER, bp + BP_HEADER, BP_HEADER_KNOWN - BP_HEADER))
@@ -77,14 +79,14 @@ static const char *read_header(const struct load *l, uint8_t *bp)
  * Loads the protected-mode part at 1 MiB. It decompresses itself to its preferred address (or, relocatable, where it is)
  * and needs init_size bytes from there on; nothing else may be in that space.
  */
-static const char *load_kernel(struct load *l, const uint8_t *bp)
+static const char *load_kernel(struct loader *l, const uint8_t *bp)
 {
     uint64_t sectors = bp[BP_SETUP_SECTS] ? bp[BP_SETUP_SECTS] : 4, offset = (sectors + 1) * 512;
     uint64_t run = get(bp + BP_PREF_ADDRESS, 8), init_size = get(bp + BP_INIT_SIZE, 4), size;
     const char *error;
-    if (offset >= l->in->image_size)
+    if (offset >= l->in.image_size)
         return "the Linux image is truncated: its kernel is missing";
-    size = l->in->image_size - offset;
+    size = l->in.image_size - offset;
     if ((error = load_part(l, offset, size, IMAGE_BASE, size)))
         return error;
     if (run < IMAGE_BASE)
@@ -96,7 +98,7 @@ static const char *load_kernel(struct load *l, const uint8_t *bp)
     return NULL;
 }
 
-static void put_e820(const struct load *l, uint8_t *bp)
+static void put_e820(const struct loader *l, uint8_t *bp)
 {
     bp[BP_E820_ENTRIES] = (uint8_t)l->ranges;
     for (unsigned i = 0; i < l->ranges; i++) {
@@ -107,7 +109,7 @@ static void put_e820(const struct load *l, uint8_t *bp)
     }
 }
 
-const char *linux_load(struct load *l, struct loader_entry *entry)
+const char *linux_load(struct loader *l, struct loader_entry *entry)
 {
     uint8_t bp[BP_BYTES] = {0};
     const char *error;
@@ -120,7 +122,7 @@ const char *linux_load(struct load *l, struct loader_entry *entry)
     put(bp + BP_SETUP_DATA, 8, 0);
     put(bp + BP_CMD_LINE_PTR, 4, l->command_line);
     put(bp + BP_RAMDISK_IMAGE, 4, l->initrd);
-    put(bp + BP_RAMDISK_SIZE, 4, l->initrd ? l->in->initrd_size : 0);
+    put(bp + BP_RAMDISK_SIZE, 4, l->initrd ? l->in.initrd_size : 0);
     put(bp + BP_ACPI_RSDP, 8, RSDP_GPA);
     put_e820(l, bp);
     entry->eip = IMAGE_BASE;

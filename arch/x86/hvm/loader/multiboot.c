@@ -6,6 +6,7 @@
 #define HEADER_MAGIC 0x1badb002u
 #define BOOT_MAGIC 0x2badb002u
 #define SEARCH_BYTES 8192u
+#define SEARCH_PART 64u /* places in a part */
 #define HEADER_ADDRESSES (1u << 16) /* the header says where to load; the file need not be an ELF */
 #define HEADER_KNOWN 3u             /* required features that any loader has: aligned modules, a memory map */
 
@@ -30,38 +31,42 @@ struct multiboot_range {
     uint32_t base[2], length[2], type;
 };
 
-/* Finds the header; *at gets its offset. Short headers at the very end of a file are legal without address fields. */
-static bool find_header(const struct load *l, struct multiboot_header *h, uint32_t *at)
+/* The header at this offset. Short ones at the very end of a file are legal without address fields. */
+static bool read_header(const struct loader *l, uint32_t at, struct multiboot_header *h)
 {
-    for (uint32_t o = 0; o < SEARCH_BYTES; o += 4) {
-        *h = (struct multiboot_header){0};
-        if (!image_read(l, o, h, 12))
-            return false;
-        if (h->magic != HEADER_MAGIC || h->magic + h->flags + h->checksum)
-            continue;
-        if ((h->flags & HEADER_ADDRESSES) && !image_read(l, o, h, sizeof(*h)))
-            return false;
-        *at = o;
-        return true;
-    }
-    return false;
+    *h = (struct multiboot_header){0};
+    return image_read(l, at, h, 12) && h->magic == HEADER_MAGIC && h->magic + h->flags + h->checksum == 0 &&
+           (!(h->flags & HEADER_ADDRESSES) || image_read(l, at, h, sizeof(*h)));
 }
 
-bool multiboot_recognise(const struct load *l)
+static bool is_magic(const uint8_t *p)
 {
+    return p[0] == (HEADER_MAGIC & 0xff) && p[1] == (HEADER_MAGIC >> 8 & 0xff) && p[2] == (HEADER_MAGIC >> 16 & 0xff) &&
+           p[3] == HEADER_MAGIC >> 24;
+}
+
+/* Looks at a part of the image: `searched` stays at the header. */
+enum recognised multiboot_recognise(struct loader *l)
+{
+    const uint8_t *image = l->in.image;
     struct multiboot_header h;
-    uint32_t at;
-    return find_header(l, &h, &at);
+    for (unsigned n = 0; n < SEARCH_PART; n++, l->searched += 4) {
+        if (l->searched == SEARCH_BYTES || l->in.image_size < l->searched + 12)
+            return OTHER_FORMAT;
+        if (is_magic(image + l->searched) && read_header(l, l->searched, &h))
+            return RECOGNISED;
+    }
+    return NOT_YET;
 }
 
 /* Loads by the header's address fields. */
-static const char *load_by_addresses(struct load *l, const struct multiboot_header *h, uint32_t at)
+static const char *load_by_addresses(struct loader *l, const struct multiboot_header *h, uint32_t at)
 {
     uint64_t offset, file_size, memory_size;
     if (h->header_addr < h->load_addr || h->header_addr - h->load_addr > at)
         return "the multiboot header is damaged: its load address lies before the file";
     offset = at - (h->header_addr - h->load_addr);
-    file_size = l->in->image_size - offset;
+    file_size = l->in.image_size - offset;
     if (h->load_end_addr) {
         if (h->load_end_addr < h->load_addr)
             return "the multiboot header is damaged: it ends before it begins";
@@ -76,11 +81,11 @@ static const char *load_by_addresses(struct load *l, const struct multiboot_head
     return load_part(l, offset, file_size, h->load_addr, memory_size);
 }
 
-static uint32_t put_memory_map(struct load *l)
+static uint32_t put_memory_map(struct loader *l)
 {
-    struct multiboot_range map[MEMORY_RANGES] = {0};
+    struct multiboot_range map[LOADER_RANGES] = {0};
     for (unsigned i = 0; i < l->ranges; i++) {
-        const struct memory_range *r = &l->range[i];
+        const struct loader_range *r = &l->range[i];
         map[i] = (struct multiboot_range){sizeof(map[i]) - 4, {(uint32_t)r->base, (uint32_t)(r->base >> 32)},
                                           {(uint32_t)r->size, (uint32_t)(r->size >> 32)}, r->type};
     }
@@ -88,7 +93,7 @@ static uint32_t put_memory_map(struct load *l)
 }
 
 /* Writes the information structure; its gpa, or 0. */
-static uint32_t put_info(struct load *l)
+static uint32_t put_info(struct loader *l)
 {
     static const char name[] = "Metronome", no_string[] = "";
     struct multiboot_info info = {
@@ -101,7 +106,7 @@ static uint32_t put_info(struct load *l)
         .boot_loader_name = info_put(l, name, sizeof(name)),
     };
     if (l->initrd) {
-        struct multiboot_module m = {l->initrd, l->initrd + (uint32_t)l->in->initrd_size, info_put(l, no_string, 1), 0};
+        struct multiboot_module m = {l->initrd, l->initrd + (uint32_t)l->in.initrd_size, info_put(l, no_string, 1), 0};
         info.mods_count = 1;
         info.mods_addr = info_put(l, &m, sizeof(m));
         if (!m.string || !info.mods_addr)
@@ -110,19 +115,18 @@ static uint32_t put_info(struct load *l)
     return info.mmap_addr && info.boot_loader_name ? info_put(l, &info, sizeof(info)) : 0;
 }
 
-const char *multiboot_load(struct load *l, struct loader_entry *entry)
+const char *multiboot_load(struct loader *l, struct loader_entry *entry)
 {
     struct multiboot_header h;
-    uint32_t at;
     uint64_t start;
     const char *error;
-    if (!find_header(l, &h, &at))
+    if (!read_header(l, l->searched, &h))
         return "the image has no multiboot header";
     if (h.flags & 0xffff & ~HEADER_KNOWN)
         return "the multiboot image requires a feature that there is not (a video mode?)";
     if (h.flags & HEADER_ADDRESSES) {
         start = h.entry_addr;
-        error = load_by_addresses(l, &h, at);
+        error = load_by_addresses(l, &h, l->searched);
     } else {
         error = elf_load(l, &start);
     }

@@ -21,22 +21,22 @@ struct start_range {
     uint32_t type, zero;
 };
 
-bool pvh_recognise(const struct load *l)
+enum recognised pvh_recognise(struct loader *l)
 {
     uint64_t entry;
-    return elf_pvh_entry(l, &entry);
+    return elf_pvh_entry(l, &entry) ? RECOGNISED : OTHER_FORMAT;
 }
 
-static uint32_t put_start_info(struct load *l)
+static uint32_t put_start_info(struct loader *l)
 {
-    struct start_range map[MEMORY_RANGES] = {{0, 0, 0, 0}};
+    struct start_range map[LOADER_RANGES] = {{0, 0, 0, 0}};
     struct start_info s = {.magic = START_MAGIC, .version = 1, .cmdline = l->command_line, .rsdp = RSDP_GPA};
     for (unsigned i = 0; i < l->ranges; i++)
         map[i] = (struct start_range){l->range[i].base, l->range[i].size, l->range[i].type, 0};
     s.memmap = info_put(l, map, l->ranges * sizeof(map[0]));
     s.memmap_entries = l->ranges;
     if (l->initrd) {
-        struct start_module m = {l->initrd, l->in->initrd_size, 0, 0};
+        struct start_module m = {l->initrd, l->in.initrd_size, 0, 0};
         s.nr_modules = 1;
         s.modlist = info_put(l, &m, sizeof(m));
         if (!s.modlist)
@@ -45,7 +45,7 @@ static uint32_t put_start_info(struct load *l)
     return s.memmap ? info_put(l, &s, sizeof(s)) : 0;
 }
 
-const char *pvh_load(struct load *l, struct loader_entry *entry)
+const char *pvh_load(struct loader *l, struct loader_entry *entry)
 {
     uint64_t ignored, start;
     const char *error;

@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+# Guests come and go on a hypervisor that another guest keeps running, and leave no trace: its free memory is the same to the
+# byte, and so are the pages of the slots' shared memory and the daemon's descriptors; the daemon does not grow.
+# usage: test_cycles.py [NAME...]
+# limit: 240
+# run: check
+import glob
+import signal
+import struct
+
+from lib import *
+
+RUNTIME = os.environ["METRONOME_RUNTIME_DIR"]
+LENGTH = os.environ.get("METRONOME_TESTS", "test")
+CYCLES = {"check": 10, "test": 30, "long": 1000}[LENGTH]
+CYCLES_WITH_QEMU = {"check": 1, "test": 4, "long": 40}[LENGTH]
+GROWTH_KIB = 512  # that the daemon's heap may settle by; 1,000 times a page would be eight times as much
+MODULE = ["--module", BUILD + "/guest/ends.elf", "--memory", "16"]
+FREE_BYTES, TOTAL_BYTES = 40, 48  # in struct metronome_control_header (include/public/control.h)
+
+
+def of_this_test(program):
+    """The processes of that program which have our daemon's folder."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):
+            with open(path + "/environ", "rb") as f:
+                ours = ("METRONOME_RUNTIME_DIR=%s\0" % RUNTIME).encode() in f.read()
+            if ours and program in os.path.basename(os.readlink(path + "/exe")):
+                found.append(int(path[6:]))
+    return found
+
+
+class Daemon:
+    def __init__(self):
+        self.proc = "/proc/%d" % of_this_test("metronome-daemon")[0]
+
+    def descriptors(self):
+        """{what: number} of its open files."""
+        found = {}
+        for fd in glob.glob(self.proc + "/fd/*"):
+            with contextlib.suppress(OSError):
+                what = re.sub(r"\[\d+\]", "", os.readlink(fd))
+                found[what] = found.get(what, 0) + 1
+        return found
+
+    def memory_of(self, name):
+        """{descriptor's path} of the memfds whose name begins so."""
+        return [fd for fd in sorted(glob.glob(self.proc + "/fd/*"))
+                if os.path.basename(os.readlink(fd)).startswith("memfd:" + name)]
+
+    def header(self):
+        with open(self.memory_of("metronome-control")[0], "rb", buffering=0) as f:
+            header = f.read(TOTAL_BYTES + 8)
+        return struct.unpack_from("<QQ", header, FREE_BYTES)
+
+    def resident_kib(self):
+        with open(self.proc + "/status") as f:
+            return int(re.search(r"^RssAnon:\s+(\d+)", f.read(), re.M)[1])
+
+    def traces(self):
+        """All that must be after a guest what it was before."""
+        blocks = {os.readlink(fd): os.stat(fd).st_blocks for fd in self.memory_of("metronome-slot")}
+        return {"free bytes": self.header()[0], "shared memory": blocks, "descriptors": self.descriptors()}
+
+    def expect(self, before, what):
+        """A guest's end is told before the last of it is gone."""
+        deadline = time.monotonic() + 10 * PATIENCE
+        while (after := self.traces()) != before:
+            if time.monotonic() > deadline:
+                raise Failure("%s: %s" % (what, "; ".join(
+                    "%s were %s and are %s" % (key, before[key], after[key]) for key in before if before[key] != after[key])))
+            time.sleep(0.02)
+
+
+def keeper():
+    """The guest that stays, and whom nothing of this concerns."""
+    return Console([BUILD + "/metronome", "run", *MODULE, "--name", "keeper", "--append", "echo"], scratch.name(".log"))
+
+
+def still_there(guest):
+    guest.type("x")
+    guest.expect("<78>")
+
+
+def run(*arguments, environment=None):
+    return Console([BUILD + "/metronome", "run", *arguments], scratch.name(".log"), None, environment)
+
+
+def ends_itself():
+    with run(*MODULE, "--append", "exit=0") as guest:
+        guest.ends(0)
+
+
+def crashes():
+    with run(*MODULE, "--append", "triple") as guest:
+        guest.ends(4)
+
+
+def is_stopped():
+    with run(*MODULE) as guest:
+        guest.expect("ends: here")
+        guest.process.send_signal(signal.SIGTERM)
+        guest.ends(128 + signal.SIGTERM)
+
+
+def is_killed():
+    """Its terminal's process is, wherever that is just now."""
+    with run(*MODULE) as guest:
+        time.sleep(0.02)
+        guest.process.kill()
+        guest.process.wait()
+
+
+def cannot_start():
+    with run("--module", BUILD + "/images/initramfs.cpio.gz") as guest:
+        guest.ends(2)
+
+
+def cycles(ends, number, warm_up):
+    """The first time round makes what is kept: the allocator's halves, the daemon's buffers."""
+    with keeper() as kept:
+        kept.expect("ends: here")
+        daemon = Daemon()
+        for end in ends[:warm_up]:
+            end()
+        deadline = time.monotonic() + 10 * PATIENCE
+        before = daemon.traces()
+        while time.monotonic() < deadline and before != (before := daemon.traces()):
+            time.sleep(0.2)
+        resident, started = daemon.resident_kib(), time.monotonic()
+        for n in range(number):
+            end = ends[n % len(ends)]
+            end()
+            daemon.expect(before, "cycle %d, %s" % (n, end.__name__))
+        seconds = time.monotonic() - started
+        grown = daemon.resident_kib() - resident
+        if grown > GROWTH_KIB:
+            raise Failure("the daemon has grown by %d KiB" % grown)
+        still_there(kept)
+        free, total = daemon.header()
+        return "%d guests, %.2f s each; %d of %d MiB free before and after; the daemon %+d KiB" % (
+            number, seconds / number, free >> 20, total >> 20, grown)
+
+
+def test_modules():
+    return cycles([ends_itself, crashes, is_stopped, is_killed, cannot_start], CYCLES, 5)
+
+
+def with_qemu(*arguments):
+    return run("--disk", boot_sector("bios_guest.S"), "--memory", "32", *arguments)
+
+
+def firmware_is_stopped():
+    with with_qemu() as guest:
+        guest.expect("boot")
+        guest.process.send_signal(signal.SIGTERM)
+        guest.ends(128 + signal.SIGTERM)
+
+
+def qemu_is_killed():
+    with with_qemu() as guest:
+        guest.expect("boot")
+        os.kill(of_this_test("xen-qemu-system")[0], signal.SIGKILL)
+        guest.ends(5)
+
+
+def starting_is_killed():
+    """While its device model starts."""
+    with with_qemu() as guest:
+        guest.until("QEMU", lambda: of_this_test("xen-qemu-system"), every=0.01)
+        guest.process.kill()
+        guest.process.wait()
+
+
+def test_device_models():
+    return cycles([firmware_is_stopped, qemu_is_killed, starting_is_killed], CYCLES_WITH_QEMU, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests([test_modules, test_device_models]))

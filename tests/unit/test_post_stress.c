@@ -315,15 +315,15 @@ static bool acts(struct vcpu *v)
         return true; /* an exit each */
     if (what < 6 || !goes_on())
         return halts(v);
-    if (what < 12) {
+    if (what < (vcpu_count > pcpu_count ? 7 : 12)) { /* where it is not alone, for a time slice */
         until_interrupted();
         return false;
     }
-    if (what == 12)
+    if (what == 13)
         this_hvm()->resched = true;
-    if (what == 13 && t.model)
+    if (what == 14 && t.model)
         ioreq_access(v, &a, 0, false);
-    return what > 13;
+    return what < 13 || what == 15;
 }
 
 /* As svm_run(). The handler's EOI is an exit; what the hardware was asked a window for comes in at once. */

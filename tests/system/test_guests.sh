@@ -59,6 +59,14 @@ smp         ; test long       ;                ; cpus=4          ; $done
 smp         ; test            ; -smp 2         ; cpus=64 hops=50 ; $done
 smp         ; long            ; -smp 2         ; cpus=64 hops=5000 ; $done
 smp         ; long            ; -smp 4         ; cpus=64 hops=5000 ; $done
+post        ; check           ; -smp 2         ; cpus=3 count=1200 ; $done
+post        ; test            ; -smp 1         ; cpus=2 count=6000 ; $done
+post        ; test            ; -smp 2         ; cpus=4 count=12000 ; $done
+post        ; test            ; -smp 4         ; cpus=8 count=12000 ; $done
+post        ; long            ; -smp 1         ; cpus=2 count=600000 ; $done
+post        ; long            ; -smp 2         ; cpus=2 count=1200000 ; $done
+post        ; long            ; -smp 2         ; cpus=8 count=600000 ; $done
+post        ; long            ; -smp 4         ; cpus=4 count=600000 ; $done
 hostile     ; check test      ;                ;                 ; $done
 hostile     ; long            ;                ; rounds=1000000  ; $done
 triplefault ; check test long ;                ;                 ; $triple

@@ -259,6 +259,124 @@ static void test_rtc_goes_on_with_the_world(void **state)
     fabric_end();
 }
 
+/* ---- Timers across a pause ---- */
+
+enum { UNDISTURBED, PAUSED, SAVED_AND_RESTORED };
+#define LOOKS 12u
+
+struct look {
+    uint64_t injected, due, tsc; /* and the domain's time at which that came to be so */
+};
+
+#define COOK(recipe, value) {RECIPE, 0, recipe, value}
+#define HPET_WRITE(offset, value) {MMIO, 8, 1 | (offset) / 4 << 3 | 0x400, value}
+
+static const struct armed {
+    const char *name;
+    struct operation program[4];
+    unsigned ticks; /* at least so many come */
+} armed[] = {
+    {"PIT, periodic", {COOK(1, 0)}, LOOKS / 2},
+    {"PIT, one-shot", {COOK(2, 0)}, 1},
+    {"local APIC, periodic", {COOK(5, 0x2003)}, LOOKS / 2},
+    {"local APIC, one-shot", {COOK(6, 0x80000)}, 1},
+    {"local APIC, TSC deadline", {COOK(7, 0x10000)}, 1},
+    {"HPET, periodic", {HPET_WRITE(0x100, 0x294c), HPET_WRITE(0x108, 0x14000), HPET_WRITE(0x10, 1)}, LOOKS / 2},
+    {"HPET, one-shot, level", {HPET_WRITE(0x120, 0x2b06), HPET_WRITE(0x128, 0x14000), HPET_WRITE(0x10, 1)}, 1},
+    {"HPET, message", {COOK(16, 0x808), HPET_WRITE(0x140, 0x414c), HPET_WRITE(0x148, 0x808)}, LOOKS / 2},
+    {"RTC, periodic", {COOK(17, 0x46)}, LOOKS / 2},
+    {"RTC, alarm", {COOK(18, 0), COOK(17, 0x20)}, 1},
+    {"RTC, update", {COOK(17, 0x10)}, LOOKS / 2},
+    {"PM timer", {COOK(19, 1)}, LOOKS / 2},
+};
+
+static void stand_still(unsigned how)
+{
+    if (how == SAVED_AND_RESTORED)
+        step(SAVE_LATER, 0, 23, 1000000);
+    if (how != PAUSED)
+        return;
+    for (unsigned i = 0; i < TWINS; i++)
+        pause_domain(&twins[i]);
+    tsc += 3600 * tsc_hz;
+    settle();
+    for (unsigned i = 0; i < TWINS; i++)
+        unpause(&twins[i]);
+}
+
+static void end_all_interrupts(void)
+{
+    step(END_APIC, 0, 0, 0);
+    step(PORT_ANY, 0, 0x70, 0xc);
+    step(PORT_ANY, 0x80, 0x71, 0);
+    step(MMIO, 8, 1 | 8 << 3 | 0x400, 7); /* HPET: status */
+    step(RECIPE, 0, 20, 0);               /* PM1: status */
+}
+
+/* The restored one counts anew, but the twins have taken the same interrupts. */
+static struct look look(void)
+{
+    const struct domain *d = domain_of(&twins[1]), *uninterrupted = domain_of(&twins[0]);
+    struct look l = {.tsc = vtime_tsc(&d->time), .due = d->vcpu[0]->ticks.n.due};
+
+    for (unsigned i = 0; i < METRONOME_INJECT_COUNT; i++)
+        l.injected += uninterrupted->vcpu[0]->counts.injected[i];
+    for (unsigned i = 0; i < TICK_SOURCES; i++)
+        l.due += d->chipset.ledger[i].n.due;
+    return l;
+}
+
+/* Arms the timer and looks behind each deadline; before the look `at` the domain stands still: between two of its deadlines, or,
+ * where it is `due`, when the timer's time has come and its interrupt is on its way. */
+static void watch(const struct armed *a, unsigned how, unsigned at, bool due, struct look log[LOOKS])
+{
+    static const uint8_t local_apic_and_pins[][2] = {{4, 0}, {11, 0}, {12, 0}, {13, 0}, {13, 2}};
+
+    seed = 88172645463325252ull;
+    begin(1, false);
+    for (unsigned i = 0; i < sizeof(local_apic_and_pins) / 2; i++)
+        follow(0, local_apic_and_pins[i][0], local_apic_and_pins[i][1]);
+    for (unsigned i = 0; i < 4 && a->program[i].kind; i++)
+        assert_true(fabric_step(&a->program[i]));
+    for (unsigned n = 0; n < LOOKS; n++) {
+        step(FORWARD, 0, 0, 2 * (uint32_t)GAP);
+        if (n == at && !due)
+            stand_still(how);
+        deadline_set(&this_hvm()->deadlines, &this_hvm()->slice, DEADLINE_UNSET); /* that is the pCPU's own */
+        step(DEADLINE_, 0, 0, 0);
+        let_timers_run();
+        if (n == at && due)
+            stand_still(how);
+        step(RUN, 0, 0, 0);
+        end_all_interrupts();
+        log[n] = look();
+        if (n && log[n].injected == log[n - 1].injected && log[n].due == log[n - 1].due)
+            log[n].tsc = log[n - 1].tsc;
+    }
+    fabric_end();
+}
+
+/* Whatever a timer counts stands still with its domain: after a pause of an hour, or saved and restored hours later, each tick
+ * comes at its moment by the guest's clock, and none is lost, doubled or missed. */
+static void test_timers_stand_still_with_their_domain(void **state)
+{
+    struct look expected[LOOKS], log[LOOKS];
+
+    (void)state;
+    for (const struct armed *a = armed; a < armed + sizeof(armed) / sizeof(armed[0]); a++) {
+        watch(a, UNDISTURBED, 0, false, expected);
+        print_message("%s: %llu\n", a->name, (unsigned long long)expected[LOOKS - 1].injected);
+        assert_true(expected[LOOKS - 1].injected >= a->ticks);
+        for (unsigned n = 0; n < 4 * LOOKS; n++) {
+            watch(a, n & 1 ? PAUSED : SAVED_AND_RESTORED, n / 4, n & 2, log);
+            for (unsigned i = 0; i < LOOKS; i++)
+                if (memcmp(&log[i], &expected[i], sizeof(log[i])))
+                    fail_msg("%s: %u, look %u: at %lld, %lld and %lld", a->name, n, i, (long long)(log[i].tsc - expected[i].tsc),
+                             (long long)(log[i].injected - expected[i].injected), (long long)(log[i].due - expected[i].due));
+        }
+    }
+}
+
 /* ---- Refusals ---- */
 
 static uint8_t image[METRONOME_DOMAIN_STATE_BYTES];
@@ -741,6 +859,7 @@ int main(void)
         cmocka_unit_test(test_tick_that_a_read_has_seen_is_booked),
         cmocka_unit_test(test_typed_byte_that_the_uart_holds_up_is_saved),
         cmocka_unit_test(test_rtc_goes_on_with_the_world),
+        cmocka_unit_test(test_timers_stand_still_with_their_domain),
         cmocka_unit_test(test_every_record_is_there_once),
         cmocka_unit_test(test_every_length_but_one_is_refused),
         cmocka_unit_test(test_impossible_states_are_refused),

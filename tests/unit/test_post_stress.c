@@ -1,6 +1,6 @@
 /*
  * Every interrupt that is posted between CPUs is counted: on a machine of threads, with the real pCPU loop, scheduler, posting
- * and injection, guests post to each other, halt, compute, wait for the device model, yield and are reset.
+ * and injection, guests post to each other, halt, compute, wait for the device model, yield, are reset and move between pCPUs.
  *
  * Each pair of vCPUs has a channel, which is a vector of its own. Its sender posts again only when the last one was taken, so
  * each is taken exactly once, and with the trigger mode that it was posted with. What is taken is sent on, to anyone: as long as
@@ -28,7 +28,8 @@ static struct traffic {
     struct channel asked[VCPUS][VCPUS], free[VCPUS][VCPUS]; /* to, from */
     struct channel nmi[VCPUS], lint1[VCPUS], life[VCPUS], irq6;
     unsigned owed[VCPUS];                                   /* each vCPU's: messages to be sent on */
-    uint64_t kicks[VCPUS], drains[VCPUS];
+    uint64_t kicks[VCPUS], drains[VCPUS], moves[VCPUS];
+    unsigned ran_on[VCPUS];                                 /* a pCPU, and one more */
     bool reborn;                                            /* the last vCPU is reset again and again */
     bool model;                                             /* guests ask the device model */
     int64_t left;
@@ -320,7 +321,7 @@ static bool acts(struct vcpu *v)
         return false;
     }
     if (what == 13)
-        this_hvm()->resched = true;
+        sched_pause(this_hvm());
     if (what == 14 && t.model)
         ioreq_access(v, &a, 0, false);
     return what < 13 || what == 15;
@@ -329,6 +330,8 @@ static bool acts(struct vcpu *v)
 /* As svm_run(). The handler's EOI is an exit; what the hardware was asked a window for comes in at once. */
 static void run_guest(struct vcpu *v)
 {
+    t.moves[v->id] += t.ran_on[v->id] && t.ran_on[v->id] != test_cpu->id + 1;
+    t.ran_on[v->id] = test_cpu->id + 1;
     __atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);
     while (vcpu_prepare(v)) {
         int want;
@@ -460,7 +463,7 @@ static void expect_nothing_left(void)
 
 static void print_account(uint64_t posts)
 {
-    uint64_t on_time = 0, sent = 0, taken = 0, all_kicks = 0, drains = 0;
+    uint64_t on_time = 0, sent = 0, taken = 0, all_kicks = 0, drains = 0, moves = 0;
 
     for (unsigned i = 0; i < CHANNELS; i++) {
         const struct channel *c = &all_channels()[i];
@@ -470,10 +473,11 @@ static void print_account(uint64_t posts)
         taken += is_free(c) ? c->taken : 0;
     }
     for (unsigned i = 0; i < vcpu_count; i++)
-        all_kicks += t.kicks[i], drains += t.drains[i];
-    printf("  %llu posts: %llu taken one for one; of %llu at will %llu taken, the others merged; %llu kicks, %llu drains\n",
+        all_kicks += t.kicks[i], drains += t.drains[i], moves += t.moves[i];
+    printf("  %llu posts: %llu taken one for one; of %llu at will %llu taken, the others merged; %llu kicks, %llu drains, %llu moves\n",
            (unsigned long long)posts, (unsigned long long)on_time, (unsigned long long)sent, (unsigned long long)taken,
-           (unsigned long long)all_kicks, (unsigned long long)drains);
+           (unsigned long long)all_kicks, (unsigned long long)drains, (unsigned long long)moves);
+    assert_true(vcpu_count == pcpu_count || moves > 0);
 }
 
 /* ---- The tests ---- */

@@ -106,8 +106,10 @@ static void take_interrupts(void)
 {
     struct machine *m = &machine[test_cpu->id];
 
-    if (has_quit())
+    if (has_quit()) {
+        sched_idle(test_cpu->hvm, false); /* the next machine may have no such CPU */
         pthread_exit(NULL);
+    }
     __atomic_store_n(&m->interrupt, 0, __ATOMIC_SEQ_CST);
     if (m->timer <= rdtsc()) {
         m->timer = UINT64_MAX;

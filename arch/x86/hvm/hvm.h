@@ -350,13 +350,14 @@ struct hvm_pcpu {
     volatile uint32_t attention;      /* ATTENTION_* */
     struct vcpu *local[64];           /* vCPUs that live here */
     volatile uint64_t taken;          /* places of theirs; any pCPU takes one */
-    uint64_t runnable, io_waiting;    /* masks of local ones */
+    volatile uint64_t runnable, io_waiting; /* masks of local ones; others look at them */
     unsigned last;                    /* that ran last */
     uint64_t off_since;               /* host TSC at which interrupts went off */
     uint64_t *off_longest;            /* of spans like the one under way: the loop's, or a vCPU's that has just left */
     uint64_t longest_off;             /* the loop's: from where it lets interrupts in, until it does so again or enters */
-    int64_t least_had;                /* of those that can run, `had`; never less than it was */
-    uint64_t slice_end, spread_at;    /* host TSC */
+    volatile int64_t least_had;       /* of those that can run, `had`; never less than it was */
+    uint64_t slice_end;               /* host TSC */
+    volatile uint64_t spread_at;      /* and this, which others put off */
     struct deadline slice;            /* the end of the slice, while others wait for it */
     bool resched, yielded;
     struct vendor_pcpu *vendor;

@@ -15,7 +15,7 @@ import tempfile
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 sys.stdout.reconfigure(line_buffering=True)
 BUILD = os.environ.get("B", "build")
-SECONDS = {"check": 4, "test": 30, "long": 600}[os.environ.get("METRONOME_TESTS", "test")]
+SECONDS = {"check": 2, "test": 15, "long": 600}[os.environ.get("METRONOME_TESTS", "test")]
 QEMU = ("qemu-system-x86_64 -accel tcg -cpu max -m 256 -nodefaults -display none -no-reboot -serial stdio "
         "-icount shift=0,sleep=off -device isa-debug-exit,iobase=0xf4,iosize=4").split()
 SOURCES = {"pit": "PIT, channel 0", "rtc": "RTC, periodic", "hpet": "HPET comparators", "lapic": "local APIC timers"}

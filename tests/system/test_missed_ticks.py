@@ -19,6 +19,7 @@ SECONDS = {"check": 2, "test": 15, "long": 600}[os.environ.get("METRONOME_TESTS"
 QEMU = ("qemu-system-x86_64 -accel tcg -cpu max -m 256 -nodefaults -display none -no-reboot -serial stdio "
         "-icount shift=0,sleep=off -device isa-debug-exit,iobase=0xf4,iosize=4").split()
 SOURCES = {"pit": "PIT, channel 0", "rtc": "RTC, periodic", "hpet": "HPET comparators", "lapic": "local APIC timers"}
+MOST_OWED = 1000
 WORDS = ("due", "delivered", "collapsed", "dropped", "owed", "pending")
 
 
@@ -81,6 +82,8 @@ def judge(output, policies, source, exact):
         return "%d to %d should have come due" % (least, most), n
     if policy in ("drop", "one-pending") and n["due"] == n["delivered"]:
         return "none was missed", n
+    if not exact and n["due"] > 3 * MOST_OWED:
+        return None, n  # a host so busy that the guest was away for longer than ticks are owed
     shots = re.search(r"^one-shots missed: (\d+) to (\d+)$", output, re.M)
     return where_the_missed_went(policy, n, map(int, shots.groups()) if source == "lapic" else (0, 0)), n
 

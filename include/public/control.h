@@ -7,6 +7,7 @@
 #include "abi.h"
 #include "latency.h"
 #include "stats.h"
+#include "trace.h"
 
 #define METRONOME_CONTROL_MAGIC 0x314c544352544dull /* "MTRCTL1" */
 
@@ -15,7 +16,14 @@
 #define METRONOME_CONTROL_COMPLETIONS 0x4000u /* struct metronome_completion_ring, the answers */
 #define METRONOME_CONTROL_SLOTS 0x8000u       /* struct metronome_slot_status[METRONOME_MAX_SLOTS] */
 #define METRONOME_CONTROL_LATENCY 0x100000u   /* struct metronome_latency[METRONOME_MAX_SLOTS]: of each one's last domain */
-#define METRONOME_CONTROL_BYTES 0x2000000u    /* size of the control device's memory */
+#define METRONOME_CONTROL_TRACE 0x2000000u    /* struct metronome_trace, to the end */
+#define METRONOME_CONTROL_BYTES 0x4000000u    /* size of the control device's memory */
+
+/*
+ * A recorder is a device of the same layout that nobody is behind, with this magic: the hypervisor runs its boot modules, and
+ * leaves there what status, latency and trace there were. It may be larger; what is added is the trace's.
+ */
+#define METRONOME_RECORDER_MAGIC 0x3143455252544dull /* "MTRREC1" */
 
 /* The daemon fills magic to slot_bytes before the hypervisor starts; the hypervisor fills the rest, `ready` last. */
 struct metronome_control_header {
@@ -78,6 +86,7 @@ enum metronome_control_op {
     METRONOME_CONTROL_SAVE,         /* of a paused domain, whose time stands still: its state to METRONOME_DOMAIN_STATE */
     METRONOME_CONTROL_RESTORE,      /* as CREATE, from the state there. args[1]: seconds to put the RTC forward;
                                      * args[2]: METRONOME_RESTORE_* */
+    METRONOME_CONTROL_SET_TRACE,    /* args[1]: the mask of events to trace; of the hypervisor, whatever the slot */
 };
 
 #define METRONOME_RESTORE_ANY_TSC 1u /* although the TSC here has another frequency: the guest's clocks run wrong by as much */

@@ -1,7 +1,7 @@
 # Unit tests: the device models, the emulator and other pure code as plain Linux processes under ASan and UBSan.
 # Every tests/unit/test_NAME.c is one cmocka program, linked with all pure sources.
 
-PURE_SRC := common/deadline.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart ticks latency,arch/x86/hvm/$(d)/*.c))
+PURE_SRC := common/deadline.c common/trace.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart ticks latency,arch/x86/hvm/$(d)/*.c))
 UNIT_CFLAGS := -std=gnu99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
 	-Wall -Wextra -Werror -Wno-unused-parameter -iquote include -Iarch/x86/include -Iarch/x86/hvm $(FIRMWARE_CFLAGS)
 comma := ,
@@ -29,7 +29,7 @@ LIBS_test_emulate := -lunicorn
 LIBS_test_emulate_length := -lZydis -lZycore
 
 # The HVM core for tests of it: its real sources, with a thread as CPU. What they call that no test comes to is not there.
-CORE_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,exit fabric inject io ioreq message post sched slot vtime)
+CORE_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,exit fabric inject io ioreq message post sched slot tracing vtime)
 $(B)/unit/core/%.c.o: %.c tests/unit/core_cpu.h
 	@mkdir -p $(@D)
 	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/core_cpu.h -MMD -MP -c $< -o $@
@@ -44,6 +44,11 @@ POST_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,post vtime)
 $(B)/unit/test_post_merge: $(POST_OBJ)
 $(B)/unit/test_post_merge: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
 LIBS_test_post_merge := $(POST_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all
+
+# The trace's rings (which the test includes), of CPUs that are threads.
+$(B)/unit/test_trace: common/trace.c
+$(B)/unit/test_trace: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
+LIBS_test_trace := -pthread
 
 # With the pCPUs' loop (which the test includes), vCPUs and domains as well.
 STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/plan hvm/vcpu hvm/work mm/p2m)

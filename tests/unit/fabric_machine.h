@@ -192,6 +192,7 @@ void standalone_console(struct domain *d, const uint8_t *bytes, unsigned n) { (v
 void irq_set_handler(uint8_t vector, irq_handler *handler, void *argument) { (void)vector, (void)handler, (void)argument; }
 int irq_alloc(irq_handler *handler, void *argument) { return handler && argument ? 0x31 : 0x30; }
 void machine_stop(int code) { exit(code); }
+bool boot_option_number(const char *name, uint64_t *value) { return false; }
 
 int format_line(char *to, size_t size, const char *format, ...)
 {

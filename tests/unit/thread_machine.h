@@ -161,6 +161,7 @@ int vformat_line(char *to, size_t size, const char *format, va_list args) { retu
 int format_line(char *to, size_t size, const char *format, ...) { return snprintf(to, size, "%s", format); }
 void msr_reset(struct vcpu *v) { (void)v; }
 bool control_present(void) { return true; }
+bool control_records(void) { return true; }
 static struct metronome_latency latency;
 struct metronome_latency *control_latency(struct slot *s) { return (void)s, &latency; }
 static int made_status;

@@ -8,12 +8,17 @@
 #define IVSHMEM_DEVICE 0x1110u
 
 static uint8_t *control;
-static volatile uint32_t *control_registers;
+static volatile uint32_t *control_registers; /* NULL: a recorder's, or none */
 static uint32_t commands_consumed, completions;
 /* Commands that are not completed yet: for what is under way with a slot (plan.c), and for the end of its domain. */
 static struct metronome_command plan_pending[METRONOME_MAX_SLOTS], destroy_pending[METRONOME_MAX_SLOTS];
 
 bool control_present(void)
+{
+    return control_registers != NULL;
+}
+
+bool control_records(void)
 {
     return control != NULL;
 }
@@ -35,7 +40,8 @@ struct metronome_latency *control_latency(struct slot *s)
 
 static void ring_daemon(void)
 {
-    control_registers[3] = METRONOME_PEER_DOM0 << 16;
+    if (control_registers)
+        control_registers[3] = METRONOME_PEER_DOM0 << 16;
 }
 
 static void copy_text(char *to, size_t size, const char *text)
@@ -107,7 +113,7 @@ static void complete_pending(struct metronome_command *pending, int status)
 
 void control_finished(struct slot *s, int status)
 {
-    if (!control)
+    if (!control_present())
         standalone_made(status);
     else
         complete_pending(&plan_pending[s->index], status);
@@ -121,7 +127,7 @@ void control_destroyed(struct slot *s)
 
 void control_ended(struct domain *d)
 {
-    if (!control)
+    if (!control_present())
         standalone_ended(d);
     else
         hvm_attention(0, ATTENTION_CONTROL); /* a DESTROY may wait for it */
@@ -245,6 +251,12 @@ static int op_nmi(struct slot *s, const struct metronome_command *c)
     return 0;
 }
 
+static int op_set_trace(struct slot *s, const struct metronome_command *c)
+{
+    (void)s;
+    return trace_set((uint32_t)c->args[1]) ? 0 : -METRONOME_ENOMEM;
+}
+
 static int op_nop(struct slot *s, const struct metronome_command *c)
 {
     (void)c;
@@ -262,6 +274,7 @@ static const struct {
     [METRONOME_CONTROL_UNPAUSE] = {op_unpause, true},  [METRONOME_CONTROL_POWER_BUTTON] = {op_power_button, true},
     [METRONOME_CONTROL_RESET] = {op_reset, true},      [METRONOME_CONTROL_NMI] = {op_nmi, true},
     [METRONOME_CONTROL_SAVE] = {op_save, true},        [METRONOME_CONTROL_RESTORE] = {op_restore, false},
+    [METRONOME_CONTROL_SET_TRACE] = {op_set_trace, false},
 };
 
 static int run_command(const struct metronome_command *c)
@@ -283,7 +296,7 @@ void control_service(void)
 {
     struct metronome_command_ring *r = (void *)(control + METRONOME_CONTROL_COMMANDS);
 
-    if (!control)
+    if (!control_present())
         return;
     for (unsigned i = 0; i < slot_count; i++)
         if (destroy_pending[i].op)
@@ -319,18 +332,23 @@ static bool look(struct pci_address a, struct found *f)
     return pci_bar(a, 0, &f->registers, &size) && pci_bar(a, 2, &f->memory, &f->size);
 }
 
-static bool take_control(const struct found *f)
+static bool connect(const struct found *f)
 {
-    uint8_t *memory = map_physical(f->memory, f->size, MAP_MEMORY);
     int vector = irq_alloc(control_rung, NULL);
 
-    if (!memory || vector < 0)
-        return false;
     control_registers = map_physical(f->registers, PAGE_SIZE, MAP_DEVICE);
-    if (((struct metronome_control_header *)memory)->magic != METRONOME_CONTROL_MAGIC || !control_registers)
+    return vector >= 0 && control_registers && pci_msix_enable(f->address, 0, (uint8_t)vector, pcpus[0]->apic_id);
+}
+
+static bool take_control(const struct found *f)
+{
+    struct metronome_control_header *h = f->size < METRONOME_CONTROL_BYTES ? NULL : map_physical(f->memory, f->size, MAP_MEMORY);
+
+    if (!h || (h->magic != METRONOME_CONTROL_MAGIC && h->magic != METRONOME_RECORDER_MAGIC))
         return false;
-    control = memory;
-    return pci_msix_enable(f->address, 0, (uint8_t)vector, pcpus[0]->apic_id);
+    control = (uint8_t *)h;
+    trace_init(control + METRONOME_CONTROL_TRACE, f->size - METRONOME_CONTROL_TRACE, pcpu_count);
+    return h->magic == METRONOME_RECORDER_MAGIC || connect(f);
 }
 
 static bool take_slot(const struct found *f)
@@ -371,25 +389,40 @@ void control_failed(const char *why)
     ring_daemon();
 }
 
-void control_init(void)
+static void describe(void)
 {
-    pci_for_each(IVSHMEM_VENDOR, IVSHMEM_DEVICE, found_device, NULL);
-    if (control)
-        log_info("control device and %u domain slots\n", slot_count);
-}
-
-void control_ready(void)
-{
-    if (!control)
-        return;
-    if (header()->version != METRONOME_ABI_VERSION || header()->slots != slot_count) {
-        control_failed("the daemon speaks another ABI version, or not every slot was found");
-        return;
-    }
     header()->pcpus = pcpu_count;
     header()->tsc_hz = tsc_hz;
     header()->total_bytes = total_page_count() * PAGE_SIZE;
     publish_memory();
+}
+
+/* trace=MASK */
+static void set_trace_option(void)
+{
+    uint64_t mask;
+
+    if (boot_option_number("trace", &mask) && !trace_set_mask((uint32_t)mask))
+        log_warning("trace=%#llx: there is no memory for a trace\n", (unsigned long long)mask);
+}
+
+void control_init(void)
+{
+    pci_for_each(IVSHMEM_VENDOR, IVSHMEM_DEVICE, found_device, NULL);
+    if (control_present())
+        log_info("control device and %u domain slots\n", slot_count);
+    else if (control)
+        describe();
+    set_trace_option();
+}
+
+void control_ready(void)
+{
+    if (header()->version != METRONOME_ABI_VERSION || header()->slots != slot_count) {
+        control_failed("the daemon speaks another ABI version, or not every slot was found");
+        return;
+    }
+    describe();
     __atomic_store_n(&header()->ready, 1, __ATOMIC_RELEASE);
     ring_daemon();
 }

@@ -55,6 +55,7 @@ enum exit_action exit_cpuid(struct vcpu *v)
     if (!exit_skip(v))
         return EXIT_RESUME;
     r = cpuid_policy(v, (uint32_t)gpr[EMU_RAX], (uint32_t)gpr[EMU_RCX]);
+    trace_put(TRACE_HVM_CPUID, (uint32_t)gpr[EMU_RAX], (uint32_t)gpr[EMU_RCX], r.eax, r.ebx, r.ecx, r.edx);
     gpr[EMU_RAX] = r.eax;
     gpr[EMU_RBX] = r.ebx;
     gpr[EMU_RCX] = r.ecx;
@@ -64,11 +65,15 @@ enum exit_action exit_cpuid(struct vcpu *v)
 
 enum exit_action exit_hlt(struct vcpu *v)
 {
+    bool goes_on;
+
     count_exit(v, METRONOME_EXIT_HLT);
     if (!exit_skip(v))
         return EXIT_RESUME;
     vcpu_drain(v);
-    if (inject_pending(v) || (v->emu.regs.rflags & RFLAGS_TF)) /* a single step ends it as well */
+    goes_on = inject_pending(v) || (v->emu.regs.rflags & RFLAGS_TF); /* a single step ends it as well */
+    trace_put(TRACE_HVM_HLT, goes_on);
+    if (goes_on)
         return EXIT_RESUME;
     v->halted = true;
     sched_block(v, VCPU_IDLE);
@@ -80,9 +85,15 @@ enum exit_action exit_msr(struct vcpu *v, bool write)
     uint64_t *gpr = v->emu.regs.gpr;
     uint32_t msr = (uint32_t)gpr[EMU_RCX];
     uint64_t value = (gpr[EMU_RDX] << 32) | (uint32_t)gpr[EMU_RAX];
+    bool done;
 
     count_exit(v, msr - MSR_X2APIC_FIRST < 0x100 ? METRONOME_EXIT_MSR_X2APIC : METRONOME_EXIT_MSR);
-    if (!(write ? msr_write(v, msr, value) : msr_read(v, msr, &value))) {
+    done = write ? msr_write(v, msr, value) : msr_read(v, msr, &value);
+    if (write)
+        trace_put(TRACE_HVM_MSR_WRITE, msr, TRACE_LONG(value));
+    else
+        trace_put(TRACE_HVM_MSR_READ, msr, TRACE_LONG(value));
+    if (!done) {
         log_debug("d%u v%u: #GP for %s of MSR %#x at %#llx\n", v->domain->slot->index, v->id, write ? "write" : "read", msr,
                   (unsigned long long)v->emu.regs.rip);
         inject_exception(v, 13, true, 0);
@@ -109,6 +120,8 @@ enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in
     if (io_port(v, port, size, !in, &value) == EMU_WAIT)
         return EXIT_LEAVE;
     v->io.port_in = false;
+    if (trace_on(TRACE_HVM_IOPORT_READ))
+        trace_io(true, !in, port, value);
     if (in)
         *rax = size == 4 ? value & mask : (*rax & ~mask) | (value & mask);
     return EXIT_RESUME;
@@ -195,6 +208,7 @@ enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present
 enum exit_action exit_vmmcall(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_VMMCALL);
+    trace_put(TRACE_HVM_VMMCALL, (uint32_t)v->emu.regs.gpr[EMU_RAX]);
     if (exit_skip(v))
         v->emu.regs.gpr[EMU_RAX] = (uint64_t)-METRONOME_ENOSYS; /* no hypercalls yet */
     return EXIT_RESUME;

@@ -24,8 +24,11 @@ static unsigned pin_of(unsigned gsi)
 
 static void set_pin(struct domain *d, uint64_t now, unsigned gsi, bool level)
 {
-    if (gsi < 16)
+    if (gsi < 16) {
+        if (trace_on(TRACE_EMUL_PIC_RISE))
+            trace_record(level ? TRACE_EMUL_PIC_RISE : TRACE_EMUL_PIC_FALL, gsi);
         vpic_set_line(&d->chipset.vpic, now, gsi, level);
+    }
     if (gsi != 2)
         vioapic_set_line(&d->chipset.vioapic, now, pin_of(gsi), level);
 }
@@ -42,6 +45,7 @@ static void drive(struct domain *d, uint64_t now, unsigned gsi, unsigned source,
         return;
     if (level)
         d->chipset.risen[gsi] = (uint8_t)source;
+    trace_put(TRACE_LINE, gsi, level, source);
     set_pin(d, now, gsi, *sources != 0);
 }
 
@@ -159,6 +163,15 @@ static const struct line *line_of(const struct chipset *c, unsigned source)
                                                                              : &c->hpet.out.line[source - SOURCE_HPET];
 }
 
+static inline void trace_ticks(const struct domain *d, unsigned source, uint64_t n)
+{
+    uint32_t number = source < SOURCE_HPET ? 0 : source - SOURCE_HPET;
+
+    if (source == SOURCE_PIT)
+        trace_put(TRACE_EMUL_PIT_TICK);
+    trace_put(TRACE_TICKS, chipset_tick_source(source), d->slot->index << 16 | number, (uint32_t)n, (uint32_t)d->chipset.ledger[source].n.owed);
+}
+
 /* Books what has come due at a source. Is one to be signalled? The first of what is new was due at its time; one that is owed
  * is due when it may follow. */
 static bool book(struct domain *d, uint64_t now, unsigned source, uint64_t due, uint64_t period)
@@ -169,6 +182,8 @@ static bool book(struct domain *d, uint64_t now, unsigned source, uint64_t due, 
     bool next;
 
     ticks_due(l, n, period);
+    if (n)
+        trace_ticks(d, source, n);
     c->ticks_seen[source] = due;
     next = ticks_next(l, now);
     if (next)
@@ -217,8 +232,10 @@ static bool follow_flag(struct domain *d, uint64_t now, unsigned source, bool fl
     struct ledger *l = &c->ledger[source];
 
     ticks_due(l, due - c->ticks_seen[source], period);
-    if (due != c->ticks_seen[source])
+    if (due != c->ticks_seen[source]) {
+        trace_ticks(d, source, due - c->ticks_seen[source]);
         ticks_signalled(l, now);
+    }
     c->ticks_seen[source] = due;
     if (flag)
         return false;
@@ -442,6 +459,9 @@ void chipset_update(struct domain *d, uint64_t now)
         c->int_rises = intr->rises;
         c->int_level = intr->level;
         c->int_posted = vtime_tsc(&d->time);
+        trace_put(TRACE_EMUL_PIC_OUTPUT, intr->level, 0);
+        if (intr->level)
+            trace_put(TRACE_EMUL_PIC_KICK);
         vcpu_post_work(d->vcpu[0], WORK_LINT0);
     }
     rearm(d);
@@ -528,6 +548,7 @@ int chipset_intack(struct vcpu *v)
         struct cause cause;
 
         vector = vpic_intack(&c->vpic, now);
+        trace_put(TRACE_EMUL_PIC_INTACK, (uint32_t)vector);
         cause = cause_of(d, c->risen[irq_of_vector(&c->vpic, vector)], METRONOME_INJECT_PIC);
         latency_posted(&v->latency, (uint8_t)vector, cause.source, cause.due, c->int_posted);
         chipset_update(d, now);

@@ -11,8 +11,10 @@ struct hvm_pcpu *hvm_pcpus[MAX_PCPUS];
 
 void hvm_kick(unsigned cpu)
 {
-    if (cpu != this_cpu()->id)
-        ipi_send(cpu, VECTOR_KICK);
+    if (cpu == this_cpu()->id)
+        return;
+    trace_put(TRACE_KICK, cpu);
+    ipi_send(cpu, VECTOR_KICK);
 }
 
 void hvm_attention(unsigned cpu, uint32_t what)
@@ -60,6 +62,7 @@ void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
         while (rdtsc() < until)
             ;
         v->counts.held_ticks += until - from;
+        trace_put(TRACE_HOLD, (uint32_t)(until - from));
         less = (uint32_t)(until - from) / ADVANCE_DECAY;
         p->advance -= less < p->advance ? less : p->advance;
     } else if (from - until < 2 * ADVANCE_MAX) {
@@ -319,6 +322,7 @@ static void round(struct hvm_pcpu *p)
     if (!control_present() && p->id == 0)
         standalone_poll();
     v = sched_pick(p);
+    trace_pick(p, v);
     if (!v) {
         idle(p);
         return;

@@ -23,6 +23,7 @@
 #include "spinlock.h"
 #include "string.h"
 #include "ticks/ticks.h"
+#include "trace.h"
 #include "uart/uart.h"
 #include "vioapic/vioapic.h"
 #include "vlapic/vlapic.h"
@@ -231,6 +232,7 @@ struct vcpu {
     struct place place;           /* for others: vcpu_place() */
     struct turn turn;
     volatile uint32_t state;      /* enum vcpu_state */
+    uint32_t runstate;            /* RUNSTATE_*, for the trace */
     struct deadline deadline;     /* of the local APIC's timer */
     bool timer_due;               /* that deadline has passed */
     struct ledger ticks;          /* of that timer, in domain TSC; the route is the vector */
@@ -360,6 +362,8 @@ struct hvm_pcpu {
     volatile uint64_t spread_at;      /* and this, which others put off */
     struct deadline slice;            /* the end of the slice, while others wait for it */
     bool resched, yielded;
+    struct vcpu *traced;              /* who runs here, as the trace has it; NULL: nobody */
+    uint32_t trace_settings;          /* and of which of its settings that is */
     struct vendor_pcpu *vendor;
 };
 /* What timers may be early by, in TSC ticks. An entry is held for what this is more than the shortest way to it, of some 1,000
@@ -372,6 +376,17 @@ static inline struct hvm_pcpu *this_hvm(void)
     return this_cpu()->hvm;
 }
 extern struct hvm_pcpu *hvm_pcpus[MAX_PCPUS];
+
+/* ---- tracing.c: what takes more than one line at its place ---- */
+static inline uint32_t trace_id(const struct vcpu *v)
+{
+    return v->id | v->domain->slot->index << 16;
+}
+void trace_runstate(struct vcpu *v, unsigned runstate);
+void trace_pick(struct hvm_pcpu *p, struct vcpu *v); /* who runs now; NULL: nobody */
+void trace_forget(struct hvm_pcpu *p, struct vcpu *v); /* it leaves the pCPU */
+void trace_io(bool port, bool write, uint64_t address, uint64_t value);
+bool trace_set(uint32_t mask);                       /* on every pCPU */
 
 /* ---- The vendor ops table: entering, leaving, injecting. ---- */
 enum exit_action {
@@ -531,6 +546,7 @@ enum {
 };
 /* Chooses the event for this entry; *want: WANT_* bits to ask of the hardware because something must wait. */
 struct injection inject_next(struct vcpu *v, struct injectability can, int *want);
+void trace_injection(const struct vcpu *v, const struct injection *i, int want); /* tracing.c */
 bool inject_pending(struct vcpu *v);                  /* would wake a halted vCPU */
 void vcpu_book_ticks(struct vcpu *v);                 /* what the local APIC's timer has signalled by itself */
 void vcpu_repay_ticks(struct vcpu *v);                /* signals one that is owed, if it is to follow now */
@@ -540,8 +556,10 @@ static inline void inject_ended(struct vcpu *v, unsigned reg, uint64_t now)
 {
     int vector = reg == APIC_EOI ? map_highest(&v->vlapic.isr) : -1;
 
-    if (vector >= 0)
-        latency_ended(&v->latency, (uint8_t)vector, now);
+    if (vector < 0)
+        return;
+    trace_put(TRACE_EOI, (uint32_t)vector);
+    latency_ended(&v->latency, (uint8_t)vector, now);
 }
 void inject_self_ipi(struct vcpu *v, unsigned reg, uint64_t value, uint64_t now);
 static inline void inject_sent(struct vcpu *v, unsigned reg, uint64_t value, uint64_t now)
@@ -678,7 +696,8 @@ void control_init(void);                              /* finds the shared-memory
 struct metronome_latency *control_latency(struct slot *s);
 void control_finished(struct slot *s, int status);    /* what the daemon asked for, but for DESTROY */
 void control_destroyed(struct slot *s);
-bool control_present(void);
+bool control_present(void);                           /* somebody commands */
+bool control_records(void);                           /* there is memory for figures that are read outside */
 void control_service(void);
 void control_publish(struct domain *d, enum metronome_slot_state state);
 void control_failed(const char *why);

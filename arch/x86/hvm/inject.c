@@ -81,9 +81,11 @@ void vcpu_book_ticks(struct vcpu *v)
     if (!n)
         return;
     v->ticks_seen = a->timer_due;
+    trace_put(TRACE_EMUL_LAPIC_TICK);
     if (!map_has(&a->irr, (uint8_t)l->route))
         ticks_lost(l);
     ticks_due(l, n, vlapic_timer_period(a));
+    trace_put(TRACE_TICKS, METRONOME_TICKS_OF_LAPIC, trace_id(v), (uint32_t)n, (uint32_t)l->n.owed);
     if (l->n.pending)
         return;
     now = vtime_tsc(&v->domain->time);
@@ -199,5 +201,7 @@ struct injection inject_next(struct vcpu *v, struct injectability can, int *want
         *want |= can.shadow && !i.valid ? WANT_STEP : interrupt ? WANT_WINDOW : 0;
     if (!interrupt && vlapic_highest_irr(&v->vlapic) >= 0)
         *want |= WANT_TPR;
+    if (trace_on(TRACE_HVM_INJ_VIRQ) && (i.valid || *want))
+        trace_injection(v, &i, *want);
     return i;
 }

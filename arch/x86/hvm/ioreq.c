@@ -72,6 +72,7 @@ enum emu_status ioreq_access(struct vcpu *v, const struct access *a, uint64_t ra
         send(v, a, ram_gpa, flags | METRONOME_IOREQ_DATA_IS_PTR);
     else
         send(v, a, a->write ? a->value : 0, flags);
+    trace_put(TRACE_REQUEST, trace_id(v), TRACE_LONG(a->address), a->size | a->write << 8 | a->port << 9);
     sched_block(v, VCPU_WAIT_IOREQ);
     return EMU_WAIT;
 }
@@ -170,6 +171,9 @@ bool ioreq_complete(struct vcpu *v)
     a->value = ioreq_answer(v);
     __atomic_store_n(&r->state_dir_df, METRONOME_IOREQ_NONE, __ATOMIC_RELEASE);
     v->io.waiting = false;
+    trace_put(TRACE_ANSWER, trace_id(v));
+    if (trace_on(TRACE_HVM_IOPORT_READ))
+        trace_io(a->port, a->write, a->address, a->value);
     if (v->io.port_in)
         finish_port_in(v, a->value, a->size);
     else if (v->io.emulating)
@@ -196,6 +200,8 @@ static enum emu_status logged_access(struct vcpu *v, struct access a, uint64_t *
         return EMU_OK;
     status = a.port ? io_port(v, (uint16_t)a.address, a.size, a.write, value) : io_mmio(v, a.address, a.size, a.write, value);
     if (status == EMU_OK) {
+        if (trace_on(TRACE_HVM_IOPORT_READ))
+            trace_io(a.port, a.write, a.address, *value);
         a.value = *value;
         record(v, &a);
     }

@@ -122,7 +122,7 @@ static int take_latency(struct slot *s)
     struct domain *d = s->domain;
     struct progress *p = &s->progress;
 
-    if (!control_present()) {
+    if (!control_records()) {
         d->latency = taken(s);
         return d->latency ? NEXT : take_area(s, sizeof(*d->latency));
     }
@@ -418,7 +418,7 @@ static int free_domain(struct slot *s)
 
     if (!d)
         return NEXT;
-    if (!control_present())
+    if (!control_records())
         free_pages(d->latency, order_of(sizeof(*d->latency)));
     free_pages(d->test_page, 0);
     s->domain = NULL;

@@ -40,6 +40,7 @@ void vcpu_post(struct vcpu *v, uint8_t vector, bool level, enum metronome_inject
     uint64_t *tmr = &p->tmr[vector >> 6];
 
     __atomic_store_n(&p->source[vector], (uint8_t)source, __ATOMIC_RELAXED);
+    trace_put(TRACE_POST, trace_id(v), vector | level << 8 | (uint32_t)source << 16);
     if (level)
         __atomic_fetch_or(tmr, bit, __ATOMIC_RELAXED);
     else if (__atomic_load_n(tmr, __ATOMIC_RELAXED) & bit)

@@ -181,6 +181,7 @@ void sched_remove(struct vcpu *v)
     __atomic_fetch_and(&p->wake, ~bit, __ATOMIC_SEQ_CST);
     __atomic_store_n(&p->local[v->place.local], NULL, __ATOMIC_SEQ_CST);
     __atomic_fetch_and(&p->taken, ~bit, __ATOMIC_SEQ_CST);
+    trace_forget(p, v);
 }
 
 /* ---- Between pCPUs ---- */
@@ -270,6 +271,7 @@ void sched_wake(struct vcpu *v)
     int64_t least = p->least_had - ticks_of(SLICE_US);
 
     v->state = VCPU_RUNNABLE;
+    trace_runstate(v, RUNSTATE_RUNNABLE);
     p->runnable |= 1ull << v->place.local;
     p->io_waiting &= ~(1ull << v->place.local);
     v->turn.since = rdtsc();
@@ -286,6 +288,7 @@ void sched_block(struct vcpu *v, enum vcpu_state state)
     if (state == VCPU_WAIT_IOREQ)
         p->io_waiting |= 1ull << v->place.local;
     __atomic_store_n(&v->state, state, __ATOMIC_SEQ_CST);
+    trace_runstate(v, state == VCPU_IDLE || state == VCPU_WAIT_IOREQ ? RUNSTATE_BLOCKED : RUNSTATE_OFFLINE);
     /* What was posted before the state could be seen did not kick. */
     if ((state == VCPU_IDLE || state == VCPU_OFF) && __atomic_load_n(&v->posted.on, __ATOMIC_SEQ_CST))
         sched_wake(v);

@@ -51,12 +51,14 @@ static bool end_step(struct vcpu *v)
 static enum exit_action on_interrupt(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_INTERRUPT);
+    trace_put(TRACE_HVM_INTR);
     return EXIT_LEAVE;
 }
 
 static enum exit_action on_nmi(struct vcpu *v)
 {
     count_exit(v, METRONOME_EXIT_NMI);
+    trace_put(TRACE_HVM_NMI);
     return EXIT_LEAVE;
 }
 
@@ -91,11 +93,20 @@ static enum exit_action on_ioio(struct vcpu *v)
     return exit_port(v, (uint16_t)(info >> 16), info >> 4 & 7, info & 1);
 }
 
+static __attribute__((noinline)) void trace_npf(const struct vcpu *v, uint64_t gpa)
+{
+    bool ram = !io_is_ours(v, gpa) && domain_ram(v->domain, gpa, false);
+
+    trace_record(TRACE_HVM_NPF, TRACE_LONG(gpa), TRACE_LONG(UINT64_MAX), 0, ram ? 0 : 4);
+}
+
 /* EXITINFO1: bit 0 present, 1 write. EXITINFO2: the guest-physical address. */
 static enum exit_action on_npf(struct vcpu *v)
 {
     const struct vmcb *c = vmcb_of(v);
 
+    if (trace_on(TRACE_HVM_NPF))
+        trace_npf(v, c->exitinfo2);
     return exit_npf(v, c->exitinfo2, c->exitinfo1 & 2, c->exitinfo1 & 1);
 }
 
@@ -113,6 +124,7 @@ static enum exit_action on_exception(struct vcpu *v)
     uint8_t vector = (uint8_t)(c->exitcode - VMEXIT_EXCEPTION);
 
     count_exit(v, METRONOME_EXIT_EXCEPTION);
+    trace_put(TRACE_HVM_TRAP, vector);
     if (vector == 18) {
         exit_crash(v, "machine check");
         return EXIT_LEAVE;
@@ -158,6 +170,7 @@ static enum exit_action on_cr4_write(struct vcpu *v)
     if (!decode_here(v))
         return EXIT_RESUME;
     value = source_register(v);
+    trace_put(TRACE_HVM_CR_WRITE64, 4, TRACE_LONG(value));
     changed = value ^ c->cr4;
     if ((value & ~cr4_allowed()) || ((c->efer & EFER_LMA) && !(value & CR4_PAE)) ||
         ((value & CR4_PCIDE) && (changed & CR4_PCIDE) && (!(c->efer & EFER_LMA) || (c->cr3 & 0xfff)))) {
@@ -180,6 +193,7 @@ static enum exit_action on_cr8_write(struct vcpu *v)
     if (!decode_here(v))
         return EXIT_RESUME;
     value = source_register(v);
+    trace_put(TRACE_HVM_CR_WRITE64, 8, TRACE_LONG(value));
     if (value >> 4) {
         inject_exception(v, 13, true, 0);
         return EXIT_RESUME;
@@ -198,6 +212,7 @@ static enum exit_action on_xsetbv(struct vcpu *v)
                ((value & 4) && !(value & 2));
 
     count_exit(v, METRONOME_EXIT_INSTRUCTION);
+    trace_put(TRACE_HVM_XCR_WRITE64, (uint32_t)gpr[EMU_RCX], TRACE_LONG(value));
     if (bad) {
         inject_exception(v, 13, true, 0);
         return EXIT_RESUME;

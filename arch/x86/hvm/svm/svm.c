@@ -375,6 +375,14 @@ static void after_exit(struct vcpu *v)
     }
 }
 
+static __attribute__((noinline)) void trace_exit(const struct vmcb *c)
+{
+    if (c->efer & EFER_LMA)
+        trace_record(TRACE_HVM_VMEXIT64, c->exitcode, TRACE_LONG(c->rip));
+    else
+        trace_record(TRACE_HVM_VMEXIT, c->exitcode, c->rip);
+}
+
 /* Without the filter every PAUSE exits: worth it only while others wait for the pCPU. */
 static void intercept_pause(struct vmcb *c, bool on)
 {
@@ -401,9 +409,12 @@ static void svm_run(struct vcpu *v)
     while (vcpu_prepare(v)) {
         before_entry(v);
         hvm_before_entry(v);
+        trace_put(TRACE_HVM_VMENTRY);
         svm_enter(v->emu.regs.gpr, s->vmcb_physical);
         hvm_after_exit(v);
         after_exit(v);
+        if (trace_on(TRACE_HVM_VMEXIT))
+            trace_exit(vmcb_of(v));
         if (svm_exit(v) == EXIT_LEAVE)
             break;
     }

@@ -2,7 +2,7 @@
 
 TOOL_CFLAGS := $(DAEMON_CFLAGS) -D_GNU_SOURCE -iquote tools/metronome
 TOOL_SRC := $(wildcard tools/metronome/*.c)
-TOOL_SHARED := $(LAUNCH_SRC) $(addprefix dm-proxy/daemon/,packet.c request.c paths.c host.c image.c)
+TOOL_SHARED := $(LAUNCH_SRC) $(addprefix dm-proxy/daemon/,packet.c request.c paths.c host.c image.c latency.c reason.c)
 TOOL_OBJ := $(TOOL_SRC:%.c=$(B)/tool-obj/%.o) $(TOOL_SHARED:%.c=$(B)/daemon-obj/%.o)
 
 all: $(B)/metronome

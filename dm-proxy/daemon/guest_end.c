@@ -15,6 +15,7 @@
 #include "daemon/lifetime.h"
 #include "daemon/log.h"
 #include "daemon/paths.h"
+#include "daemon/reason.h"
 #include "daemon/slot.h"
 
 #define REASON_PATIENCE_MS  1000  /* after QEMU's own end, for the hypervisor's word on why */
@@ -178,30 +179,12 @@ void guest_device_model_ended(void *guest)
         guest_end_because(g, EVENT_ENDED, EXIT_INTERNAL, "the device model is gone: its QEMU %s", how);
 }
 
-/* Why a guest ended by itself, and what that is to its user. */
-static const struct {
-    int status;
-    const char *text;
-    bool tells; /* the hypervisor's message is said, too */
-} reasons[] = {
-    [METRONOME_END_NONE] = {EXIT_INTERNAL, "the guest ended without a reason", true},
-    [METRONOME_END_POWEROFF] = {EXIT_ENDED, "the guest switched itself off", false},
-    [METRONOME_END_REBOOT] = {EXIT_ENDED, "the guest restarted, which it cannot without a device model", false},
-    [METRONOME_END_TRIPLE_FAULT] = {EXIT_CRASH, "the guest crashed: triple fault", true},
-    [METRONOME_END_CRASH] = {EXIT_CRASH, "the guest crashed", true},
-    [METRONOME_END_DM] = {EXIT_INTERNAL, "the device model broke the protocol", true},
-};
-
 void guest_shut_down(struct guest *g, const struct metronome_slot_status *s)
 {
-    unsigned reason = s->reason < sizeof reasons / sizeof reasons[0] ? s->reason : METRONOME_END_NONE;
-    bool tells = reasons[reason].tells && s->message[0];
+    char text[sizeof g->end.text];
+    int status = reason_text(s, text, sizeof text);
 
-    if (s->reason == METRONOME_END_EXIT)
-        guest_end_because(g, EVENT_ENDED, s->code ? EXIT_CRASH : EXIT_ENDED, "the guest ended with code %u", s->code);
-    else
-        guest_end_because(g, EVENT_ENDED, reasons[reason].status, "%s%s%.190s", reasons[reason].text, tells ? ": " : "",
-                          tells ? s->message : "");
+    guest_end_because(g, EVENT_ENDED, status, "%s", text);
 }
 
 void guest_hypervisor_failed(struct guest *g)

@@ -10,6 +10,7 @@
 #include "daemon/control.h"
 #include "daemon/host.h"
 #include "daemon/hypervisor.h"
+#include "daemon/latency.h"
 #include "daemon/loop.h"
 #include "daemon/outer.h"
 #include "daemon/process.h"
@@ -284,13 +285,7 @@ uint64_t hypervisor_ns(uint64_t ticks)
 
 void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to)
 {
-    const struct metronome_latency *l = hypervisor_latency(slot);
-
-    for (unsigned i = 0; i < METRONOME_LATENCY_SOURCE_COUNT; i++) {
-        struct metronome_latency_summary s = metronome_latency_summary(&l->of[i][metronome_latency_headline(i)]);
-
-        to[i] = (struct metronome_latency_summary){s.n, hypervisor_ns(s.p50), hypervisor_ns(s.p99), hypervisor_ns(s.p999), hypervisor_ns(s.max)};
-    }
+    latency_ns(hypervisor_latency(slot), hypervisor_tsc_hz(), to);
 }
 
 void hypervisor_describe(struct hypervisor_facts *to)

@@ -53,3 +53,18 @@ bool latency_write(const struct metronome_latency *l, uint64_t tsc_hz, int cwd, 
     failed = ferror(f);
     return !fclose(f) && !failed;
 }
+
+static uint64_t ns_of(uint64_t ticks, uint64_t tsc_hz)
+{
+    return (uint64_t)((double)ticks * 1e9 / (double)(tsc_hz ? tsc_hz : 1));
+}
+
+void latency_ns(const struct metronome_latency *l, uint64_t tsc_hz, struct metronome_latency_summary *to)
+{
+    for (unsigned i = 0; i < METRONOME_LATENCY_SOURCE_COUNT; i++) {
+        struct metronome_latency_summary s = metronome_latency_summary(&l->of[i][metronome_latency_headline(i)]);
+
+        to[i] = (struct metronome_latency_summary){s.n, ns_of(s.p50, tsc_hz), ns_of(s.p99, tsc_hz), ns_of(s.p999, tsc_hz),
+                                                   ns_of(s.max, tsc_hz)};
+    }
+}

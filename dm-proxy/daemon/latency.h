@@ -1,5 +1,5 @@
 /*
- * A guest's latency histograms as a file, in JSON.
+ * A guest's latency histograms: as a file, in JSON, and summed up.
  */
 #ifndef METRONOME_DAEMON_LATENCY_H
 #define METRONOME_DAEMON_LATENCY_H
@@ -11,5 +11,8 @@
 
 /* `path` may be relative to the directory `cwd`. False: errno says why. */
 bool latency_write(const struct metronome_latency *l, uint64_t tsc_hz, int cwd, const char *path);
+
+/* Of each source that stage which tables show, in ns. */
+void latency_ns(const struct metronome_latency *l, uint64_t tsc_hz, struct metronome_latency_summary *to);
 
 #endif

@@ -238,6 +238,10 @@ void check_run(struct run *r)
 
     check_memory(q);
     disks_check(q);
+    if (r->deterministic)
+        deterministic_check(r);
+    else if (r->trace)
+        bad_input("--trace: goes with --deterministic");
     if (*q->module)
         check_module(q);
     else if (*q->append || *q->initrd)

@@ -42,7 +42,7 @@ static int run(int argc, char **argv)
     r.request.name = "guest";
     settings_from_arguments(&r, &command, argc, argv);
     check_run(&r);
-    return session_run(&r);
+    return r.deterministic ? deterministic_run(&r) : session_run(&r);
 }
 
 static int restore(int argc, char **argv)

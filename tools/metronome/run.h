@@ -17,6 +17,8 @@
  *   errand.c    the commands about one guest
  *   facts.c     list and info
  *   up.c        up and down
+ *   deterministic.c  --deterministic: a run without daemon
+ *   trace.c     the trace's rings, and its files
  */
 #ifndef METRONOME_RUN_H
 #define METRONOME_RUN_H
@@ -43,6 +45,8 @@ struct run {
     int image;           /* of a guest to restore; -1: none */
     bool rtc_of_host;    /* its RTC goes on with the time that has passed, not with that of its saving */
     bool quiet;
+    bool deterministic;
+    const char *trace; /* a file for what was traced; NULL: none */
 };
 
 /* Prints one line, "metronome: ...", and ends the program with EXIT_USAGE. */
@@ -89,6 +93,10 @@ int down_command(int argc, char **argv);
 
 /* session.c: returns the exit status. */
 int session_run(struct run *r);
+
+/* deterministic.c: the first ends by bad_input() where something cannot be so; the second returns the exit status. */
+void deterministic_check(const struct run *r);
+int deterministic_run(const struct run *r);
 
 /* report.c */
 void report_end(const struct event *end);

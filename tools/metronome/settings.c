@@ -137,12 +137,17 @@ static void set_qmp(struct run *r, const char *value, const char *where)
         r->request.qmp = spec;
 }
 
-static void set_latency(struct run *r, const char *value, const char *where)
+static void check_output(const char *path, const char *where)
 {
-    FILE *f = fopen(value, "w");
+    FILE *f = fopen(path, "w");
 
     if (!f || fclose(f))
-        bad_input("%s: %s: %s", where, value, strerror(errno));
+        bad_input("%s: %s: %s", where, path, strerror(errno));
+}
+
+static void set_latency(struct run *r, const char *value, const char *where)
+{
+    check_output(value, where);
     r->request.latency = value;
 }
 
@@ -200,6 +205,19 @@ static void set_detach(struct run *r, const char *value, const char *where)
     (void)value;
     (void)where;
     r->detach = true;
+}
+
+static void set_deterministic(struct run *r, const char *value, const char *where)
+{
+    (void)value;
+    (void)where;
+    r->deterministic = true;
+}
+
+static void set_trace(struct run *r, const char *value, const char *where)
+{
+    check_output(value, where);
+    r->trace = value;
 }
 
 static void set_rtc(struct run *r, const char *value, const char *where)
@@ -272,6 +290,9 @@ static const struct setting settings[] = {
     {"module", set_module, "IMAGE", "start IMAGE without device model and firmware (bzImage, multiboot1, PVH)", SETTING_RUN | OPTION_ONLY},
     {"append", set_append, "TEXT", "the module's command line", SETTING_RUN | OPTION_ONLY},
     {"initrd", set_initrd, "FILE", "the module's initial RAM disk", SETTING_RUN | OPTION_ONLY},
+    {"deterministic", set_deterministic, NULL, "a module's run in which the same inputs give the same outputs, to the byte",
+     SETTING_RUN | OPTION_ONLY | FLAG},
+    {"trace", set_trace, "FILE", "with --deterministic: write what the hypervisor did to this file, for xenalyze(1)", SETTING_RUN | OPTION_ONLY},
     {"latency", set_latency, "FILE", "write how long interrupts took, in histograms, to this file in JSON", BOTH | OPTION_ONLY},
     {"timeout", set_timeout, "SECONDS", "end, or leave a console, with status 3 after so long", ALL | OPTION_ONLY},
     {"expect", set_expect, "REGEX", "end, or leave a console, with status 0 as soon as a line of serial output matches",

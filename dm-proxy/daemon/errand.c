@@ -43,7 +43,7 @@ struct kind {
     enum { NO_GUEST, ANY_GUEST, RUNNING_GUEST } guest;
     uint32_t command; /* METRONOME_CONTROL_*, and what is seen when it has taken effect; NULL: at once */
     bool (*effect)(const struct visit *v, const struct metronome_slot_status *s);
-    void (*gone)(struct visit *v, const struct event *end); /* where the guest's end is awaited */
+    void (*gone)(struct visit *v, const struct guest *g); /* where the guest's end is awaited */
 };
 
 static struct visit *visits;
@@ -101,7 +101,10 @@ static void refuse(struct visit *v, int status, const char *why)
 
 static void on_impatient(void *owner)
 {
-    refuse(owner, EXIT_INTERNAL, "nothing happens: its device model or the hypervisor does not answer");
+    struct visit *v = owner;
+
+    refuse(v, EXIT_INTERNAL, v->kind->guest ? "nothing happens: its device model or the hypervisor does not answer"
+                                            : "the hypervisor does not answer");
 }
 
 static void look(struct visit *v, const struct metronome_slot_status *s)
@@ -189,17 +192,17 @@ static void begin_destroy(struct visit *v)
     guest_stop(v->watcher.guest, "the guest was destroyed");
 }
 
-static void destroyed(struct visit *v, const struct event *end)
+static void destroyed(struct visit *v, const struct guest *g)
 {
-    if (end->status == EXIT_INTERNAL)
-        refuse(v, EXIT_INTERNAL, end->text);
+    if (guest_is_lost(g))
+        refuse(v, EXIT_INTERNAL, guest_end(g)->text);
     else
         done(v);
 }
 
-static void shut_down(struct visit *v, const struct event *end)
+static void shut_down(struct visit *v, const struct guest *g)
 {
-    (void)end;
+    (void)g;
     done(v);
 }
 
@@ -221,7 +224,7 @@ static void on_news(void *owner, enum guest_news news, struct guest *g, const st
     else if (news == GUEST_NEWS_ENDING && !awaits_end)
         on_ending(v, guest_end(g));
     else if (news == GUEST_NEWS_GONE)
-        v->kind->gone(v, guest_end(g));
+        v->kind->gone(v, g);
 }
 
 /* ---- Who takes over the connection ---- */
@@ -352,13 +355,13 @@ static void refuse_down(struct visit *v)
 }
 
 /* One guest after the other, until none is left. */
-static void await_next(struct visit *v, const struct event *end)
+static void await_next(struct visit *v, const struct guest *gone)
 {
-    struct guest *g = guest_after(0);
+    struct guest *next = guest_after(0);
 
-    (void)end;
-    if (g)
-        guest_watch(g, &v->watcher);
+    (void)gone;
+    if (next)
+        guest_watch(next, &v->watcher);
     else
         done(v);
 }

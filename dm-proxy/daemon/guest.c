@@ -99,6 +99,11 @@ const struct event *guest_end(const struct guest *g)
     return &g->end;
 }
 
+bool guest_is_lost(const struct guest *g)
+{
+    return g->lost;
+}
+
 void guest_forget(struct guest *g)
 {
     struct guest **link = &guests;

@@ -63,8 +63,9 @@ struct guest_watcher {
 void guest_watch(struct guest *g, struct guest_watcher *w);
 void guest_unwatch(struct guest_watcher *w);
 
-/* How it ends. */
+/* How it ends, and whether the hypervisor goes on with what is left of it. */
 const struct event *guest_end(const struct guest *g);
+bool guest_is_lost(const struct guest *g);
 
 /* ---- Saving ---- */
 

@@ -112,7 +112,7 @@ static void on_not_destroyed(void *owner)
 
     control_forget(g);
     take_stats(g);
-    slot_lost[g->slot] = true;
+    slot_lost[g->slot] = g->lost = true;
     g->slot = -1;
     g->end.status = EXIT_INTERNAL;
     snprintf(g->end.text, sizeof g->end.text, "the hypervisor did not stop the guest within %d s",

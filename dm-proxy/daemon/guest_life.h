@@ -38,6 +38,7 @@ struct guest {
     struct process_work loading;
     int devices; /* a file in memory: what QEMU loads of a saved guest, or saves; -1: none yet */
     bool held;   /* is being saved */
+    bool lost;   /* the hypervisor did not give its slot back */
     struct guest_watcher *watchers, *next_to_tell;
     struct timer patience;
     uint64_t began_ms;

@@ -200,6 +200,16 @@ static void check_programs(const struct request *r)
         bad_input("the library for the guest's QEMU is not there: run make");
 }
 
+/* By which it will be found, and which others' terminals will show. */
+static void check_name(const char *name)
+{
+    if (strspn(name, "0123456789") == strlen(name))
+        bad_input("name: '%s' would be taken for the number of a guest", name);
+    for (const unsigned char *p = (const void *)name; *p; p++)
+        if (*p < ' ' || *p == 0x7f)
+            bad_input("name: has a control character");
+}
+
 void check_console(const struct run *r)
 {
     if (r->expect)
@@ -211,6 +221,7 @@ static void check_surroundings(struct run *r)
 {
     const struct request *q = &r->request;
 
+    check_name(q->name);
     if (r->detach && (r->expect || r->timeout_ms))
         bad_input("--expect and --timeout need the console, which --detach leaves");
     if (*q->qmp)

@@ -20,8 +20,6 @@ static void set_name(struct run *r, const char *value, const char *where)
 {
     if (!*value || strlen(value) >= NAME_BYTES)
         bad_input("%s: a name has 1 to 63 characters", where);
-    if (strspn(value, "0123456789") == strlen(value))
-        bad_input("%s: '%s' would be taken for the number of a guest", where, value);
     r->request.name = value;
 }
 

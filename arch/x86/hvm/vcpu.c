@@ -232,6 +232,7 @@ void vcpu_init(struct vcpu *v, struct domain *d, unsigned id)
     v->domain = d;
     v->id = id;
     v->state = VCPU_STOPPED;
+    v->runstate = RUNSTATE_OFFLINE;
     v->emu.ops = &emulator_ops;
     v->emu.ctx = v;
     v->emu.regs.physical_bits = cpu_features.phys_bits;

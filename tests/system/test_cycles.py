@@ -63,6 +63,14 @@ class Daemon:
         blocks = {os.readlink(fd): os.stat(fd).st_blocks for fd in self.memory_of("metronome-slot")}
         return {"free bytes": self.header()[0], "shared memory": blocks, "descriptors": self.descriptors()}
 
+    def settled(self):
+        """What the guests so far have left for good: the allocator's halves, the daemon's buffers."""
+        deadline = time.monotonic() + 10 * PATIENCE
+        traces = None
+        while traces != (traces := self.traces()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return traces
+
     def expect(self, before, what):
         """A guest's end is told before the last of it is gone."""
         deadline = time.monotonic() + 10 * PATIENCE
@@ -118,17 +126,12 @@ def cannot_start():
 
 
 def cycles(ends, number, warm_up):
-    """The first time round makes what is kept: the allocator's halves, the daemon's buffers."""
     with keeper() as kept:
         kept.expect("ends: here")
         daemon = Daemon()
         for end in ends[:warm_up]:
             end()
-        deadline = time.monotonic() + 10 * PATIENCE
-        before = daemon.traces()
-        while time.monotonic() < deadline and before != (before := daemon.traces()):
-            time.sleep(0.2)
-        resident, started = daemon.resident_kib(), time.monotonic()
+        before, resident, started = daemon.settled(), daemon.resident_kib(), time.monotonic()
         for n in range(number):
             end = ends[n % len(ends)]
             end()
@@ -177,5 +180,26 @@ def test_device_models():
     return cycles([firmware_is_stopped, qemu_is_killed, starting_is_killed], CYCLES_WITH_QEMU, 1)
 
 
+def test_all_slots():
+    """As many as there are slots, at once; one more is refused; they go all together."""
+    with keeper() as kept, contextlib.ExitStack() as stack:
+        kept.expect("ends: here")
+        daemon = Daemon()
+        ends_itself()
+        before = daemon.settled()
+        guests = [stack.enter_context(run(*MODULE)) for _ in range(len(before["shared memory"]) - 1)]
+        for guest in guests:
+            guest.expect("ends: here", 60)
+        with run(*MODULE) as refused:
+            refused.ends(2)
+        for guest in guests:
+            guest.process.terminate()
+        for guest in guests:
+            guest.ends(128 + signal.SIGTERM)
+        daemon.expect(before, "%d guests at once" % len(guests))
+        still_there(kept)
+        return "%d guests beside the one that stays" % len(guests)
+
+
 if __name__ == "__main__":
-    sys.exit(run_tests([test_modules, test_device_models]))
+    sys.exit(run_tests([test_modules, test_all_slots, test_device_models]))

@@ -13,7 +13,8 @@
 #include "hvm.h"
 
 #define SLICE_US 2000u
-#define URGENT_US 100u
+#define URGENT_US 20u
+#define LEAST_US 5u
 #define CREDIT_US 4000u
 #define SPREAD_US 20000u
 
@@ -64,6 +65,21 @@ static struct vcpu *next(struct hvm_pcpu *p, uint64_t now)
     return best;
 }
 
+/* Until its slice is over, or it has had enough for an urgent one to come first. */
+static uint64_t may_run_until(const struct hvm_pcpu *p, const struct vcpu *v, uint64_t now)
+{
+    uint64_t until = p->slice_end;
+
+    for (uint64_t m = p->runnable & ~(1ull << p->last); m; m &= m - 1) {
+        const struct vcpu *other = p->local[__builtin_ctzll(m)];
+        uint64_t then = now + (uint64_t)(rank(other) - rank(v) + ticks_of(LEAST_US));
+
+        if (is_urgent(other) && then < until)
+            until = then;
+    }
+    return until;
+}
+
 static void begin_slice(struct hvm_pcpu *p, const struct vcpu *v, uint64_t now)
 {
     int64_t length = is_urgent(v) ? v->turn.urgent_until - v->turn.had : ticks_of(SLICE_US);
@@ -73,7 +89,7 @@ static void begin_slice(struct hvm_pcpu *p, const struct vcpu *v, uint64_t now)
     p->last = v->place.local;
     p->yielded = false;
     if (sched_shared(p))
-        deadline_arm(&p->slice, p->slice_end);
+        deadline_arm(&p->slice, may_run_until(p, v, now));
     else
         deadline_set(&p->deadlines, &p->slice, DEADLINE_UNSET);
 }

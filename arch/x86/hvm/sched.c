@@ -3,7 +3,8 @@
  *
  *   - Next is the one that has had the least time (`had`), for SLICE_US. Who sleeps saves no more than a slice up.
  *   - What an interrupt wakes, or sends to a vCPU that waits for its turn, and a deadline that is due are urgent: the vCPU counts as
- *     having had CREDIT_US less until it has run for URGENT_US. It runs at once, unless it is ahead of the others by more than that.
+ *     having had CREDIT_US less until it has run for URGENT_US. It runs at once; if it is ahead of the others by more than that,
+ *     as soon as they have caught up.
  *   - A vCPU that spins (PAUSE) lets another one go first.
  *   - A pCPU with more than one gives one to a pCPU that has none; and one each SPREAD_US to a pCPU that has less of them.
  *

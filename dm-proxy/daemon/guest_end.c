@@ -86,6 +86,8 @@ static void take_stats(struct guest *g)
 
     hypervisor_slot_status((unsigned)g->slot, &s);
     g->end.stats = s.stats;
+    g->end.run_ns = hypervisor_ns(s.stats.run_ticks);
+    g->end.steal_ns = hypervisor_ns(s.stats.steal_ticks);
     hypervisor_latency_ns((unsigned)g->slot, g->end.latency_ns);
     if (*g->request.latency &&
         !latency_write(hypervisor_latency((unsigned)g->slot), hypervisor_tsc_hz(), g->cwd, g->request.latency))

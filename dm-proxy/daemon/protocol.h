@@ -80,6 +80,7 @@ struct event {
     char text[512];
     uint64_t lost;                /* ATTACHED: bytes of the console's past that were not kept */
     struct metronome_stats stats; /* ENDED */
+    uint64_t run_ns, steal_ns;    /* of stats.run_ticks and stats.steal_ticks */
     struct metronome_latency_summary latency_ns[METRONOME_LATENCY_SOURCE_COUNT]; /* of metronome_latency_headline() */
 };
 

@@ -95,10 +95,17 @@ static void latency_table(const struct metronome_latency_summary *ns)
                     ns[i].max);
 }
 
+static void time_table(const struct event *end)
+{
+    fprintf(stderr, "  %-34s %14.3f\n", "CPU time, s", (double)end->run_ns / 1e9);
+    fprintf(stderr, "  %-34s %14.3f\n", "waited for a CPU, s", (double)end->steal_ns / 1e9);
+}
+
 void report_end(const struct event *end)
 {
     const struct metronome_stats *s = &end->stats;
 
+    time_table(end);
     exits_table(s);
     injections_table(s);
     ticks_table(s);

@@ -219,7 +219,8 @@ bool loader_continue(struct loader *l, const char **error)
         return false;
     }
     f->gpa += now;
-    f->from += f->from ? now : 0;
+    if (f->from)
+        f->from += now;
     f->bytes -= now;
     l->filled += !f->bytes;
     return true;

@@ -32,27 +32,29 @@ def of_this_test(program):
 
 
 class Daemon:
+    """Its descriptors come and go while they are looked at, but for those of the shared memory."""
+
     def __init__(self):
         self.proc = "/proc/%d" % of_this_test("metronome-daemon")[0]
+        names = dict(self.open_files())
+        self.control = next(fd for fd in names if "memfd:metronome-control" in names[fd])
+        self.slots = sorted(fd for fd in names if "memfd:metronome-slot" in names[fd])
 
-    def descriptors(self):
-        """{what: number} of its open files."""
-        found = {}
+    def open_files(self):
         for fd in glob.glob(self.proc + "/fd/*"):
             with contextlib.suppress(OSError):
-                what = re.sub(r"\[\d+\]", "", os.readlink(fd))
-                found[what] = found.get(what, 0) + 1
+                yield fd, re.sub(r"\[\d+\]", "", os.readlink(fd))
+
+    def descriptors(self):
+        """{what: number}"""
+        found = {}
+        for fd, what in self.open_files():
+            found[what] = found.get(what, 0) + 1
         return found
 
-    def memory_of(self, name):
-        """{descriptor's path} of the memfds whose name begins so."""
-        return [fd for fd in sorted(glob.glob(self.proc + "/fd/*"))
-                if os.path.basename(os.readlink(fd)).startswith("memfd:" + name)]
-
     def header(self):
-        with open(self.memory_of("metronome-control")[0], "rb", buffering=0) as f:
-            header = f.read(TOTAL_BYTES + 8)
-        return struct.unpack_from("<QQ", header, FREE_BYTES)
+        with open(self.control, "rb", buffering=0) as f:
+            return struct.unpack_from("<QQ", f.read(TOTAL_BYTES + 8), FREE_BYTES)
 
     def resident_kib(self):
         with open(self.proc + "/status") as f:
@@ -60,7 +62,7 @@ class Daemon:
 
     def traces(self):
         """All that must be after a guest what it was before."""
-        blocks = {os.readlink(fd): os.stat(fd).st_blocks for fd in self.memory_of("metronome-slot")}
+        blocks = [os.stat(fd).st_blocks for fd in self.slots]
         return {"free bytes": self.header()[0], "shared memory": blocks, "descriptors": self.descriptors()}
 
     def settled(self):

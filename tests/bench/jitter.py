@@ -120,11 +120,19 @@ def table(title, results):
 
 
 def ratios(title, ours, theirs):
+    """Of what is counted from the same moment: the peer's periodic timers are counted from their own earliest tick."""
     print("\n" + title)
     row("", *FIGURES)
-    for name in ours:
-        if name in theirs:
-            row(name, *["%.2f" % (theirs[name][k] / max(ours[name][k], 1)) for k in FIGURES])
+    for name in [n for n in ours if n in theirs and n.startswith(("TSC", "HPET", "cyclictest"))]:
+        row(name, *["%.2f" % (theirs[name][k] / max(ours[name][k], 1)) for k in FIGURES])
+
+
+def spreads(title, ours, theirs):
+    """How far above its median each one's tail is: that needs no moment to count from."""
+    print("\n" + title)
+    row("", *["%s %s" % (who, k) for k in FIGURES[1:] for who in ("ours", "KVM")])
+    for name in [n for n in ours if n in theirs]:
+        row(name, *[f[k] - f["p50"] for k in FIGURES[1:] for f in (ours[name], theirs[name])])
 
 
 def goals(results):
@@ -189,6 +197,7 @@ def main():
         table("KVM, alone (at least, where there is doubt)", quiet)
         table("KVM, beside a storm: " + ALL, stormy)
         ratios("KVM by Metronome, alone", results["metronome"]["alone"], quiet)
+        spreads("Above the median, alone", results["metronome"]["alone"], quiet)
         ratios("KVM by Metronome, beside a storm", results["metronome"]["beside"][ALL], stormy)
     if not options.no_cyclictest:
         ours, theirs = cyclictest(not options.no_peer)

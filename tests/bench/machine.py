@@ -35,7 +35,11 @@ def output_of(command, limit, log):
             subprocess.run(command, stdin=subprocess.DEVNULL, stdout=f, stderr=subprocess.STDOUT, timeout=limit)
         except subprocess.TimeoutExpired:
             return None
-    with open(path, errors="replace") as f:
+    return log_text(log)
+
+
+def log_text(log):
+    with open("%s/bench/%s.log" % (BUILD, log), errors="replace") as f:
         return f.read().replace("\r", "")
 
 
@@ -64,8 +68,8 @@ def archive(files):
                               stdout=subprocess.PIPE).stdout
 
 
-def kvm(script, files, limit, log):
-    """Runs a shell script on Linux with KVM."""
+def kvm(script, files, limit, log, enough="peer: run status"):
+    """Runs a shell script on Linux with KVM. A run that hangs behind `enough` has what it printed until then."""
     if not os.path.exists(PEER):
         subprocess.run([ROOT + "/tests/bench/make-peer"], check=True)
     with tempfile.NamedTemporaryFile(prefix="metronome-bench.") as initrd:
@@ -75,11 +79,11 @@ def kvm(script, files, limit, log):
         initrd.flush()
         command = OUTER + ["-machine", "q35", "-m", "2048", "-seed", "1", "-rtc", "clock=vm", "-kernel", VMLINUZ, "-initrd", initrd.name,
                            "-append", "console=ttyS0 nokaslr quiet panic=-1"]
-        for attempt in range(PEER_TRIES):
-            output = output_of(command, limit, log)
-            if output is not None and "peer: run status" in output:
-                return output
-            progress("the peer's Linux hung, once more" if output is None else "the peer ended early, once more")
+        for _ in range(PEER_TRIES):
+            if output_of(command, limit, log) is None:
+                progress("the peer's Linux hung")
+            if enough in log_text(log):
+                return log_text(log)
     raise Failure("KVM: not done in %d s, %d times" % (limit, PEER_TRIES))
 
 

@@ -125,20 +125,24 @@ static void test_one_shot(void)
     report("local APIC timer, one-shot", doubt);
 }
 
-/* Without a known clock: lowers a line of about this slope below all ticks, by the earliest of its beginning and of its end. */
+/* Without a known clock: lowers a line of about this slope below all ticks, by the earliest of its beginning and of its end. What
+ * comes a period late has lost the ticks before it. */
 static void fit_line(uint64_t slope)
 {
     unsigned half = samples / 2, a = 0, b = half;
-    int64_t rise, least = INT64_MAX;
+    int64_t rise, least = INT64_MAX, from, to;
 
     for (unsigned i = 0; i < samples; i++) {
-        late[i] = (int64_t)(hit[i] - i * slope);
+        due[i] = i ? due[i - 1] + later(1, (hit[i] - hit[i - 1] + slope / 2) / slope) * slope : 0;
+        late[i] = (int64_t)(hit[i] - due[i]);
         a = i < half && late[i] < late[a] ? i : a;
         b = i >= half && late[i] < late[b] ? i : b;
     }
     rise = late[b] - late[a];
+    from = (int64_t)due[a];
+    to = (int64_t)due[b];
     for (unsigned i = 0; i < samples; i++) {
-        due[i] = (uint64_t)(late[a] + rise * ((int64_t)i - a) / ((int64_t)b - a)) + i * slope;
+        due[i] += (uint64_t)(late[a] + rise * ((int64_t)due[i] - from) / (to - from));
         least = (int64_t)(hit[i] - due[i]) < least ? (int64_t)(hit[i] - due[i]) : least;
     }
     for (unsigned i = 0; i < samples; i++)

@@ -1,6 +1,6 @@
 /*
- * Many CPUs, as many as `cpus=N` says there are: their tables, their start by INIT and SIPI, and IPIs of every kind, each
- * counted at its receiver.
+ * Many CPUs, as many as `cpus=N` says there are: their tables, their start by INIT and SIPI, IPIs of every kind, each
+ * counted at its receiver, and their halts.
  */
 #include "smp.h"
 
@@ -10,5 +10,6 @@ void guest_main(void)
     test_madt();
     test_start();
     test_ipis();
+    test_halt();
     test_init();
 }

@@ -59,6 +59,7 @@ uint64_t fence(unsigned from, uint64_t expected);
 void test_start(void);
 void test_ipis(void);
 void test_init(void);
+void test_halt(void);
 void test_madt(void);
 
 #endif

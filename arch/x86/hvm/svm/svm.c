@@ -339,6 +339,7 @@ static void before_entry(struct vcpu *v)
     struct vmcb *c = s->vmcb;
 
     put_regs(v);
+    s->entry_shadow = c->interrupt_shadow & 1;
     inject(v);
     c->v_tpr = (uint8_t)vlapic_get_cr8(&v->vlapic);
     c->tsc_offset = v->domain->time.tsc_offset + vlapic_guest_tsc_offset(&v->vlapic);
@@ -353,11 +354,23 @@ static void before_entry(struct vcpu *v)
     }
 }
 
+/* TCG does not load the shadow, so an exit that comes before the shadowed instruction finds none: it is still to be held. */
+static void keep_shadow(struct vcpu *v)
+{
+    struct vmcb *c = vmcb_of(v);
+    bool stepped = (uint32_t)c->exitcode == VMEXIT_EXCEPTION + 1;
+
+    if (v->vendor->entry_shadow && c->rip == v->emu.regs.rip && !stepped)
+        c->interrupt_shadow = 1;
+}
+
 static void after_exit(struct vcpu *v)
 {
     const struct vmcb *c = vmcb_of(v);
     uint64_t event = c->exitintinfo;
 
+    if (cpu_features.on_tcg)
+        keep_shadow(v);
     take_regs(v);
     if (v->vendor->virtual_interrupt) {
         v->vendor->virtual_interrupt = false;

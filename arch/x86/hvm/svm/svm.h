@@ -16,6 +16,7 @@ struct vendor_state {
     bool step_tf, step_bs; /* the guest's own TF and DR6.BS meanwhile */
     bool over_iret;      /* the instruction is the IRET that ends an NMI's handler */
     bool virtual_interrupt; /* V_IRQ at this entry is an interrupt to deliver, not a window to wait for (quirk of TCG) */
+    bool entry_shadow;   /* this entry was at an instruction in an interrupt shadow (quirk of TCG) */
     bool flush;          /* its translations on this pCPU are stale */
 };
 

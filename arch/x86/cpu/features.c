@@ -74,6 +74,7 @@ void features_detect(void)
     cpu_features.phys_bits = sizes & 0xff ? (uint8_t)sizes : 36;
     cpu_features.asids = cpu_features.svm ? leaf(0x8000000a).ebx : 0;
     cpu_features.on_tcg = hypervisor_is("TCGTCGTCGTCG");
+    cpu_features.invariant_tsc |= cpu_features.on_tcg; /* one clock of one rate for all its CPUs: it only does not say so */
 }
 
 /* The PAT of a reset (SDM 3A 11.12.4): the paging code counts on entry 3 being uncached. */

@@ -49,6 +49,15 @@ static const struct leaf_mask leaf_masks[] = {
     {0x80000008, ANY_SUBLEAF, {0x0000ffff, 0x00000001, 0, 0}},
 };
 
+static struct cpuid_result host_cpuid(uint32_t leaf, uint32_t subleaf)
+{
+    struct cpuid_result r = cpuid(leaf, subleaf);
+
+    if (leaf == 0x80000007 && cpu_features.invariant_tsc) /* TCG's is, but does not say so */
+        r.edx |= BIT(8);
+    return r;
+}
+
 static const struct leaf_mask *mask_of(uint32_t leaf, uint32_t subleaf)
 {
     for (unsigned i = 0; i < sizeof(leaf_masks) / sizeof(leaf_masks[0]); i++)
@@ -178,7 +187,7 @@ struct cpuid_result cpuid_policy(struct vcpu *v, uint32_t leaf, uint32_t subleaf
         return hypervisor_leaf(v, leaf);
     m = mask_of(leaf, subleaf);
     if (m) {
-        r = cpuid(leaf, subleaf);
+        r = host_cpuid(leaf, subleaf);
         r.eax &= m->mask[EAX];
         r.ebx &= m->mask[EBX];
         r.ecx &= m->mask[ECX];
@@ -217,7 +226,7 @@ ct_assert(SAVED_WORDS <= CPUID_WORDS);
 
 static uint32_t saved_word(unsigned i)
 {
-    const struct cpuid_result r = cpuid(saved_words[i].leaf, saved_words[i].subleaf);
+    const struct cpuid_result r = host_cpuid(saved_words[i].leaf, saved_words[i].subleaf);
     const uint32_t words[] = {r.eax, r.ebx, r.ecx, r.edx};
 
     return words[saved_words[i].word] & mask_of(saved_words[i].leaf, saved_words[i].subleaf)->mask[saved_words[i].word];

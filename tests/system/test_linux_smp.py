@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+# Linux with 1, 2, 4 and 8 CPUs on two: all of them online and at work, with their own ticks and each other's interrupts, as
+# ACPI's and the MP tables list them, and nothing to complain of; CPUs that go offline and come back, in a loop.
+# usage: test_linux_smp.py [NAME...]
+# limit: 500
+import base64
+import os
+import re
+import struct
+import sys
+
+from lib import *
+from linux_guest import *
+
+LONG = os.environ.get("METRONOME_TESTS") == "long"
+os.environ.setdefault("METRONOME_PCPUS", "2")
+
+# Each CPU counts, and says which one it is: the 39th field of its stat.
+WORK = r"""
+for c in $(seq 0 $(($1 - 1))); do
+    taskset -c $c sh -c 'i=0
+        while [ $i -lt 20000 ]; do i=$((i + 1)); done
+        read -r stat </proc/self/stat; set -- ${stat##*) }; shift 36; echo worked on $1' &
+done
+wait
+"""
+
+# Offline and back, one after the other, then all at once. A static key that changes interrupts all CPUs.
+HOTPLUG = r"""
+cd /sys/devices/system/cpu
+others="$(ls -d cpu[1-9]*)"
+put() { echo $2 >$1/online || echo cannot put $1 to $2; }
+for round in $(seq $1); do
+    for c in $others; do put $c 0; put $c 1; done
+    for c in $others; do put $c 0; done
+    [ "$(cat online)" = 0 ] || echo left: $(cat online)
+    for c in $others; do put $c 1; done
+    echo $((round % 2)) >/proc/sys/kernel/sched_schedstats
+    sh /tmp/work $2 | sort | tr '\n' ' '
+    echo round $round of $1
+done
+"""
+
+
+class SmpGuest(LinuxGuest):
+    """With that many CPUs; their boot takes its time where they outnumber the real ones."""
+
+    def __init__(self, cpus, words="quiet"):
+        self.cpus = cpus
+        super().__init__("--disk", disk_with(words) + ",raw,hda", "--vcpus", str(cpus), seconds=400)
+        self.wait_for_shell(60 + 20 * cpus)
+        self.ready = time.monotonic() - self.started
+        self.program("/tmp/work", WORK)
+        self.program("/tmp/hotplug", HOTPLUG)
+
+    def counts(self, name):
+        """A row of /proc/interrupts: a number for each CPU."""
+        found = re.search(r"^ *%s:((?: +\d+){%d})" % (name, self.cpus), self.run("cat /proc/interrupts"), re.M)
+        if not found:
+            raise Failure("no %d numbers of %s interrupts" % (self.cpus, name))
+        return [int(n) for n in found[1].split()]
+
+    def memory(self, address, count):
+        text = self.run("dd if=/dev/mem bs=1 skip=%d count=%d 2>/dev/null | base64" % (address, count))
+        return base64.b64decode(text)
+
+
+def check_online(guest):
+    last = guest.cpus - 1
+    online = guest.run("cat /sys/devices/system/cpu/online").strip()
+    if online != ("0-%d" % last if last else "0"):
+        raise Failure("online: " + online)
+    running = guest.run("grep -c ^processor /proc/cpuinfo").strip()
+    if int(running) != guest.cpus:
+        raise Failure("%s processors in /proc/cpuinfo" % running)
+
+
+def check_worked(text, cpus):
+    worked = sorted(int(n) for n in re.findall(r"worked on (\d+)", text))
+    if worked != list(range(cpus)):
+        raise Failure("work was done on CPUs %s" % worked)
+
+
+def check_work(guest):
+    """Each CPU works, has ticks, and takes interrupts from others."""
+    ticks, calls = guest.counts("LOC"), guest.counts("CAL")
+    check_worked(guest.run("sh /tmp/work %d" % guest.cpus, 60), guest.cpus)
+    guest.run("for i in 1 0 1 0; do echo $i >/proc/sys/kernel/sched_schedstats; done")
+    ticked = [b - a for a, b in zip(ticks, guest.counts("LOC"))]
+    called = [b - a for a, b in zip(calls, guest.counts("CAL"))]
+    if min(ticked) < 2:
+        raise Failure("ticks while they worked: %s" % ticked)
+    if guest.cpus > 1 and sum(n > 0 for n in called) < guest.cpus - 1:
+        raise Failure("function calls while a static key changed: %s" % called)
+    return "ticks %s, calls %s" % (ticked, called)
+
+
+def check_nmis(guest):
+    """Backtraces of all CPUs are asked for by NMI."""
+    before = guest.counts("NMI")
+    guest.run("echo l >/proc/sysrq-trigger")
+    took = [b - a for a, b in zip(before, guest.counts("NMI"))]
+    if sum(n == 1 for n in took) < guest.cpus - 1 or max(took) > 1:
+        raise Failure("NMIs: %s" % took)
+
+
+# ---- What the firmware's tables list. ----
+
+def acpi_processors(table):
+    """(processor, APIC id) of those that are enabled; there must be one I/O APIC, the PIT's override, and LINT1 for NMIs."""
+    if table[:4] != b"APIC" or sum(table) & 0xff or struct.unpack_from("<I", table, 4)[0] != len(table):
+        raise Failure("no MADT: %r" % table[:44])
+    processors, at, others = [], 44, {}
+    while at < len(table):
+        kind, length = table[at], table[at + 1]
+        entry = table[at + 2:at + length]
+        if kind == 0 and entry[2] & 1:
+            processors.append((entry[0], entry[1]))
+        elif kind:
+            others.setdefault(kind, []).append(entry)
+        at += length
+    io_apic = [struct.unpack("<BxII", entry) for entry in others.pop(1, [])]
+    overrides = {e[1]: struct.unpack("<IH", e[2:]) for e in others.pop(2, [])}
+    nmi = [struct.unpack("<BHB", e) for e in others.pop(4, [])]
+    if [(address, base) for _, address, base in io_apic] != [(0xfec00000, 0)] or others:
+        raise Failure("MADT: I/O APICs %s, other entries %s" % (io_apic, others))
+    if overrides.get(0, (0,))[0] != 2 or overrides.get(9) != (9, 0xd) or [(p, pin) for p, _, pin in nmi] != [(0xff, 1)]:
+        raise Failure("MADT: overrides %s, NMI %s" % (overrides, nmi))
+    return processors
+
+
+def mp_processors(guest, messages):
+    """APIC ids of those that are enabled, the boot CPU first; there must be one I/O APIC (MP specification 1.4, 4)."""
+    found = re.search(r"found SMP MP-table at \[mem (0x[0-9a-f]+)", messages)
+    if not found:
+        raise Failure("no MP table")
+    pointer = guest.memory(int(found[1], 16), 16)
+    address = struct.unpack_from("<I", pointer, 4)[0]
+    table = guest.memory(address, struct.unpack_from("<H", guest.memory(address, 8), 4)[0])
+    if pointer[:4] != b"_MP_" or table[:4] != b"PCMP" or sum(table) & 0xff or sum(pointer) & 0xff:
+        raise Failure("no MP table: %r" % table[:44])
+    processors, io_apics, at = [], [], 44
+    for _ in range(struct.unpack_from("<H", table, 34)[0]):
+        if table[at] == 0 and table[at + 3] & 1:
+            processors.append((not table[at + 3] & 2, table[at + 1]))
+        elif table[at] == 2:
+            io_apics.append(struct.unpack_from("<I", table, at + 4)[0])
+        at += 20 if table[at] == 0 else 8
+    if at != len(table) or io_apics != [0xfec00000]:
+        raise Failure("MP table: I/O APICs %s, %d of %d bytes" % (io_apics, at, len(table)))
+    return [apic_id for _, apic_id in sorted(processors)]
+
+
+def check_tables(guest, messages):
+    """SeaBIOS puts the first core of each package into the MP table, and the CPUs here are one package."""
+    acpi = acpi_processors(base64.b64decode(guest.run("base64 </sys/firmware/acpi/tables/APIC")))
+    if acpi != [(i, i) for i in range(guest.cpus)]:
+        raise Failure("MADT: (processor, APIC id) %s" % acpi)
+    mp = mp_processors(guest, messages)
+    if mp != [0]:
+        raise Failure("MP table: APIC ids %s" % mp)
+
+
+def smp(cpus):
+    with SmpGuest(cpus) as guest:
+        messages = check_messages(guest)
+        check_online(guest)
+        check_tables(guest, messages)
+        said = check_work(guest)
+        check_messages(guest)
+        check_nmis(guest)
+        guest.power_off()
+    return "shell after %.1f s, %s" % (guest.ready, said)
+
+
+def test_1_cpu():
+    return smp(1)
+
+
+def test_2_cpus():
+    return smp(2)
+
+
+def test_4_cpus():
+    return smp(4)
+
+
+def test_8_cpus():
+    return smp(8)
+
+
+def hotplug(cpus, rounds):
+    with SmpGuest(cpus) as guest:
+        guest.type("sh /tmp/hotplug %d %d\r" % (rounds, cpus))
+        for i in range(rounds):
+            found = guest.expect(r"^(.*)round %d of %d\r*$" % (i + 1, rounds), 30 + 10 * cpus)
+            check_worked(found[1].decode(), cpus)
+        guest.expect("guest# ")
+        if b"cannot put" in guest.output or b"left:" in guest.output:
+            raise Failure("a CPU did not go or come")
+        check_online(guest)
+        said = check_work(guest)
+        check_messages(guest)
+        guest.power_off()
+    return "%d rounds, then %s" % (rounds, said)
+
+
+def test_cpus_go_and_come():
+    return hotplug(4, 100 if LONG else 2)
+
+
+def test_cpus_go_and_come_eight():
+    return hotplug(8, 30 if LONG else 1)
+
+
+sys.exit(run_tests([test_1_cpu, test_2_cpus, test_4_cpus, test_8_cpus, test_cpus_go_and_come] +
+                   ([test_cpus_go_and_come_eight] if LONG else [])))

@@ -2,6 +2,7 @@
 # GRUB's menu, from a disk and from an ISO, by serial console and by keyboard; memtest86+ started from it.
 # usage: test_grub.py [NAME...]
 # limit: 600
+import os
 import sys
 
 from lib import *
@@ -115,8 +116,13 @@ def test_memtest86():
 
 def test_init_wakes_a_halted_cpu():
     """SeaBIOS leaves the second CPU in HLT; memtest86+ starts it by INIT and SIPI."""
-    return memtest(2, r"CPU: 2 Cores 2 Threads")
+    return memtest(2, r"CPU: 2 Cores 2 Threads +SMP: 2T \(PAR\)")
+
+
+def test_memtest86_starts_all_cpus():
+    cpus = 8 if os.environ.get("METRONOME_TESTS") == "long" else 4
+    return memtest(cpus, r"CPU: %d Cores %d Threads +SMP: %dT \(PAR\)" % (cpus, cpus, cpus))
 
 
 sys.exit(run_tests([test_disk_menu_by_serial, test_disk_menu_by_keyboard, test_iso_menu, test_command_line, test_memtest86,
-                    test_init_wakes_a_halted_cpu]))
+                    test_init_wakes_a_halted_cpu, test_memtest86_starts_all_cpus]))

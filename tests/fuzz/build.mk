@@ -28,9 +28,9 @@ $(B)/fuzz/fuzz_loader: $(call fuzz_objects,tests/fuzz/fuzz_loader.c $(wildcard a
 
 # The core on a simulated CPU (tests/unit/fabric_machine.h includes hvm.c), and what it calls.
 SIMULATED_CORE := $(patsubst %,arch/x86/hvm/%.c,control cpuid domain exit fabric inject io ioreq message msr plan post sched slot state tracing vcpu vtime work) \
-	arch/x86/mm/p2m.c
+	arch/x86/mm/p2m.c common/trace.c
 FUZZ_CORE := $(patsubst %,$(B)/fuzz/core/%.o,$(SIMULATED_CORE) tests/fuzz/fuzz_fabric.c)
-FUZZ_PURE := common/deadline.c common/trace.c $(FIRMWARE_SRC) $(wildcard $(foreach d,$(FUZZ_MODELS) emulate loader ticks latency,arch/x86/hvm/$(d)/*.c))
+FUZZ_PURE := common/deadline.c $(FIRMWARE_SRC) $(wildcard $(foreach d,$(FUZZ_MODELS) emulate loader ticks latency,arch/x86/hvm/$(d)/*.c))
 $(B)/fuzz/core/%.c.o: %.c tests/unit/simulated_cpu.h
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(FUZZ_CFLAGS) -include tests/unit/simulated_cpu.h -Wno-incompatible-library-redeclaration \

@@ -1,7 +1,7 @@
 # Unit tests: the device models, the emulator and other pure code as plain Linux processes under ASan and UBSan.
 # Every tests/unit/test_NAME.c is one cmocka program, linked with all pure sources.
 
-PURE_SRC := common/deadline.c common/trace.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart ticks latency,arch/x86/hvm/$(d)/*.c))
+PURE_SRC := common/deadline.c $(wildcard $(foreach d,vpic vioapic vlapic vpit hpet rtc pmtimer emulate loader uart ticks latency,arch/x86/hvm/$(d)/*.c))
 UNIT_CFLAGS := -std=gnu99 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
 	-Wall -Wextra -Werror -Wno-unused-parameter -iquote include -Iarch/x86/include -Iarch/x86/hvm $(FIRMWARE_CFLAGS)
 comma := ,
@@ -17,8 +17,9 @@ $(B)/unit/obj/%.S.o: %.S
 	$(HOSTCC) $(UNIT_CFLAGS) -c $< -o $@
 $(B)/unit/obj/firmware/acpi/aml.S.o: $(B)/firmware/module.aml
 
-$(B)/unit/libpure.a: $(UNIT_OBJ)
-	rm -f $@ && ar rcs $@ $^
+# Made anew with the list: what has left it must not stay in there.
+$(B)/unit/libpure.a: $(UNIT_OBJ) tests/unit/build.mk
+	rm -f $@ && ar rcs $@ $(UNIT_OBJ)
 
 # A test may name further libraries in LIBS_test_NAME.
 $(B)/unit/test_%: tests/unit/test_%.c $(B)/unit/libpure.a
@@ -29,7 +30,8 @@ LIBS_test_emulate := -lunicorn
 LIBS_test_emulate_length := -lZydis -lZycore
 
 # The HVM core for tests of it: its real sources, with a thread as CPU. What they call that no test comes to is not there.
-CORE_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,exit fabric inject io ioreq message post sched slot tracing vtime)
+CORE_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,exit fabric inject io ioreq message post sched slot tracing vtime) \
+	$(B)/unit/core/common/trace.c.o
 $(B)/unit/core/%.c.o: %.c tests/unit/core_cpu.h
 	@mkdir -p $(@D)
 	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/core_cpu.h -MMD -MP -c $< -o $@
@@ -40,7 +42,7 @@ LIBS_test_advisories_core := $(CORE_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unres
 LIBS_test_ticks_core := $(LIBS_test_advisories_core)
 
 # Posting alone: nothing of the rest is come to.
-POST_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,post vtime)
+POST_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,post vtime) $(B)/unit/core/common/trace.c.o
 $(B)/unit/test_post_merge: $(POST_OBJ)
 $(B)/unit/test_post_merge: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
 LIBS_test_post_merge := $(POST_OBJ) $(B)/unit/libpure.a -no-pie -Wl,--unresolved-symbols=ignore-all

@@ -581,6 +581,28 @@ static void test_side_by_side(void **state)
     }
 }
 
+/* The daemon chooses what is traced; what is off is not, and who runs is said anew. */
+static void test_trace_by_command(void **state)
+{
+    const struct metronome_trace *t = (const void *)(control_memory + METRONOME_CONTROL_TRACE);
+    uint64_t produced = t->ring[0].produced;
+
+    (void)state;
+    assert_int_equal(create(0, 1, false), 0);
+    start_slot(0);
+    run_a_while(0);
+    assert_int_equal(t->ring[0].produced, produced);
+    assert_int_equal(control_command(&slots[0], METRONOME_CONTROL_SET_TRACE, METRONOME_TRACE_HVM | METRONOME_TRACE_SCHED, 0), 0);
+    assert_int_equal(t->mask, METRONOME_TRACE_HVM | METRONOME_TRACE_SCHED);
+    run_a_while(0);
+    assert_true(t->ring[0].produced > produced);
+    assert_int_equal(control_command(&slots[0], METRONOME_CONTROL_SET_TRACE, 0, 0), 0);
+    produced = t->ring[0].produced;
+    run_a_while(0);
+    assert_int_equal(t->ring[0].produced, produced);
+    destroy(&slots[0]);
+}
+
 #define TEST(name) cmocka_unit_test_setup(name, set_up)
 
 int main(void)
@@ -599,6 +621,7 @@ int main(void)
         TEST(test_commands_while_saving),
         TEST(test_others_run_meanwhile),
         TEST(test_side_by_side),
+        TEST(test_trace_by_command),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,7 +3,7 @@
 other inputs do not. The trace is read by xenalyze, whose counts must be those of the closing table; and what the trace costs is
 read from it, as its TSC counts instructions.
 """
-# limit: 400
+# limit: 600
 # run: check
 import os
 import re

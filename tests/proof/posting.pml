@@ -37,11 +37,25 @@
 #define INIT_WITHOUT_ON      22  /* an INIT that is put off leaves ON clear */
 #define KICKED_ALWAYS        23  /* whether ON was set or not */
 #define OFF_NOT_WOKEN        24  /* a vCPU that waits for SIPI is not woken */
+#define PLACE_READ_EARLY     25  /* where the vCPU lives is read before ON is set */
+#define LOOK_BEFORE_ARRIVAL  26  /* its new pCPU is asked to look before it finds the vCPU there */
+#define ARRIVAL_UNTOLD       27  /* or is not asked */
+#define MOVED_RUNNABLE       28  /* the vCPU stays RUNNABLE on its way, so that the new pCPU does not take it over */
 #ifndef MUTANT
 #define MUTANT 0
 #endif
 
-#define OWNER 0 /* the pCPU on which the vCPU lives; others are 1 and up */
+/* pCPUs 0 and up: the vCPU lives on 0 at first, and moves between these; the others, which only post, are 2 and up. */
+#ifndef MOVES
+#define MOVES 0
+#endif
+#if MOVES
+#define OWNERS 2
+#define READ_PLACE at = place;
+#else
+#define OWNERS 1
+#define READ_PLACE
+#endif
 
 /* Vectors are bits of one word of PIR and TMR: one of edges, whose TMR bit is left over from levels, and one of levels. */
 #define EDGE  1
@@ -52,19 +66,30 @@
 #define SIPI 4
 #define PENDING_NMI 4
 
-mtype = { OFF, RUNNABLE, IN_GUEST, IDLE, WAIT_IOREQ, STOPPED, STARTING }; /* enum vcpu_state */
+mtype = { OFF, RUNNABLE, IN_GUEST, IDLE, WAIT_IOREQ, STOPPED, STARTING, ARRIVING }; /* enum vcpu_state */
 mtype = { NONE, READY, RESPONSE };                                        /* the shared request page */
 
 /* ---- Memory ---- */
 byte pir, tmr = EDGE, work;
 bool on;
 mtype state = RUNNABLE;
-chan stores = [2] of { mtype }; /* the pCPU's plain stores of `state` on their way */
-bool wake;                      /* the vCPU's bit in its pCPU's mask */
-bool ipi;                       /* VECTOR_KICK pends at its local APIC */
-bool resched;                   /* the pCPU's own */
+chan stores[OWNERS] = [2] of { mtype }; /* a pCPU's plain stores of `state` on their way */
+byte place;                     /* the pCPU where the vCPU lives */
+bool here[OWNERS];              /* that pCPU finds it among its own */
+bool wake[OWNERS];              /* the vCPU's bit in a pCPU's mask */
+bool ipi[OWNERS];               /* VECTOR_KICK pends at its local APIC */
+bool resched[OWNERS];           /* a pCPU's own, as the next two */
+bool runnable[OWNERS], io_waiting[OWNERS];
 bool action;
 mtype request = NONE;
+
+/* ---- The vCPU's own: touched by the pCPU alone that has it ---- */
+mtype own_state = RUNNABLE;     /* as that pCPU itself reads it */
+byte irr;                       /* vectors and the NMI on their way in */
+bool halted, wait_sipi;
+bool waiting;                   /* io.waiting */
+byte own_posts = OWN_POSTS;
+byte moves_left = MOVES;
 
 /* ---- Ghosts ---- */
 byte unseen, unseen_work; /* posted, and neither taken nor discarded */
@@ -72,42 +97,76 @@ byte kicks_left = 1;      /* every drain is good for one, and so is the start; m
 bool stopped;
 
 /* When a pCPU's locked operation can be done. */
-#define LOCKED(cpu) (cpu != OWNER || empty(stores))
+#define LOCKED(cpu) (cpu >= OWNERS || empty(stores[cpu]))
 
 /* ---- Who posts: any pCPU; `view` is the vCPU's state as this one reads it ---- */
 
-/* post.c:vcpu_look */
-inline look(cpu)
+/* hvm.c:hvm_kick */
+#define KICK(cpu, at) ipi[at] = ipi[at] || cpu != at
+
+/* post.c:vcpu_look_at */
+inline look_there(cpu, at)
 {
 #if MUTANT == WAKE_AFTER_IPI
-    ipi = ipi || cpu != OWNER;
+    KICK(cpu, at);
 #endif
 #if MUTANT != IDLE_ONLY_KICKED
-    atomic { LOCKED(cpu) -> wake = true } /* "__atomic_fetch_or(&hvm_pcpus[v->cpu]->wake, 1ull << v->local, __ATOMIC_SEQ_CST);" */
+    atomic { LOCKED(cpu) -> wake[at] = true } /* "__atomic_fetch_or(&hvm_pcpus[at.cpu]->wake, 1ull << at.local, __ATOMIC_SEQ_CST);" */
 #endif
 #if MUTANT == WAKE_OVERLOOKED
-    resched = resched || cpu == OWNER;
+    if
+    :: cpu == at -> resched[at] = true
+    :: else
+    fi;
 #endif
 #if MUTANT != WAKE_AFTER_IPI
-    ipi = ipi || cpu != OWNER /* "hvm_kick(v->cpu);" */
+    KICK(cpu, at) /* "hvm_kick(at.cpu);" */
 #endif
 }
 
-/* post.c:kick */
+/* post.c:vcpu_look "vcpu_look_at(vcpu_place(v));" */
+inline look(cpu)
+{
+    READ_PLACE
+    look_there(cpu, at)
+}
+
+#ifndef SHARED
+#define SHARED (MOVES || RIVAL)
+#endif
+
+/* post.c:kick. Whether others wait for the pCPU too is left open. */
 inline kick(cpu, view)
 {
 #if MUTANT != KICK_DECIDED_EARLY
     seen = view; /* "uint32_t state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);" */
 #endif
+#if MUTANT != PLACE_READ_EARLY
+    READ_PLACE /* "unsigned cpu = vcpu_place(v).cpu;" */
+#endif
     if
 #if MUTANT == OFF_NOT_WOKEN
-    :: seen == IDLE -> count_kick(); look(cpu)
+    :: seen == IDLE -> count_kick(); look_or_early(cpu)
 #else
-    :: seen == IDLE || seen == OFF -> count_kick(); look(cpu) /* "vcpu_look(v);" */
+    :: seen == IDLE || seen == OFF -> count_kick(); look_or_early(cpu) /* "vcpu_look(v);" */
 #endif
-    :: seen == IN_GUEST -> count_kick(); ipi = ipi || cpu != OWNER /* "hvm_kick(v->cpu);" */
-    :: else
+    :: seen == RUNNABLE && SHARED -> count_kick(); look_or_early(cpu)
+    :: seen == IN_GUEST -> count_kick(); KICK(cpu, at) /* "hvm_kick(cpu);" */
+#if MUTANT == OFF_NOT_WOKEN
+    :: seen != IDLE && seen != IN_GUEST
+#else
+    :: seen != IDLE && seen != IN_GUEST && seen != OFF
+#endif
     fi
+}
+
+inline look_or_early(cpu)
+{
+#if MUTANT == PLACE_READ_EARLY
+    look_there(cpu, at)
+#else
+    look(cpu)
+#endif
 }
 
 inline count_kick()
@@ -123,6 +182,9 @@ inline ring(cpu, view)
 {
 #if MUTANT == KICK_DECIDED_EARLY
     seen = view;
+#endif
+#if MUTANT == PLACE_READ_EARLY
+    READ_PLACE
 #endif
 #if MUTANT == ON_NOT_EXCHANGED
     was_on = on;
@@ -186,7 +248,7 @@ inline post_work(cpu, view, bits)
 
 proctype sender(byte cpu)
 {
-    byte n;
+    byte n, at;
     bool was_on;
     mtype seen;
 
@@ -209,6 +271,8 @@ proctype sender(byte cpu)
 /* A command pauses the domain, resets it while it stands still, and lets it go on; posts do not wait for that. */
 proctype control(byte cpu)
 {
+    byte at;
+
     action = true;
     look(cpu);
     stopped; /* post.c:vcpu_discard_posts */
@@ -232,33 +296,33 @@ proctype control(byte cpu)
 
 inline plain_store(to)
 {
-    atomic { nfull(stores) -> stores!to; own_state = to }
+    atomic { nfull(stores[me]) -> stores[me]!to; own_state = to }
 }
 
 inline fenced_store(to)
 {
-    atomic { empty(stores) -> state = to; own_state = to }
+    atomic { empty(stores[me]) -> state = to; own_state = to }
 }
 
 /* sched.c:sched_wake */
 inline sched_wake()
 {
     plain_store(RUNNABLE); /* "v->state = VCPU_RUNNABLE;" */
-    runnable = true;
-    io_waiting = false
+    runnable[me] = true;
+    io_waiting[me] = false
 }
 
 /* sched.c:sched_block */
 inline block(to)
 {
-    runnable = false;
+    runnable[me] = false;
     fenced_store(to) /* "__atomic_store_n(&v->state, state, __ATOMIC_SEQ_CST);" */
 }
 
 inline block_or_wake(to)
 {
 #if MUTANT == IDLE_UNFENCED
-    runnable = false;
+    runnable[me] = false;
     plain_store(to);
 #else
     block(to);
@@ -268,6 +332,27 @@ inline block_or_wake(to)
     :: on -> sched_wake()
     :: else
     fi
+#endif
+}
+
+/* hvm.c:hand_over, sched.c:sched_move, sched.c:settle: a vCPU that can run and does not goes to another pCPU. That this one's place
+ * is free for others ("__atomic_fetch_and(&p->taken, ~bit, __ATOMIC_SEQ_CST);") is left out. */
+inline hand_over(to)
+{
+    moves_left--;
+#if MUTANT != MOVED_RUNNABLE
+    plain_store(ARRIVING); /* "v->state = VCPU_ARRIVING;" */
+#endif
+    runnable[me] = false;  /* sched.c:sched_remove */
+    atomic { empty(stores[me]) -> wake[me] = false } /* "__atomic_fetch_and(&p->wake, ~bit, __ATOMIC_SEQ_CST);" */
+    atomic { empty(stores[me]) -> here[me] = false } /* "__atomic_store_n(&p->local[v->place.local], NULL, __ATOMIC_SEQ_CST);" */
+#if MUTANT == LOOK_BEFORE_ARRIVAL
+    look_there(me, to);
+#endif
+    place = to;      /* "__atomic_store(&v->place, &place, __ATOMIC_SEQ_CST);" */
+    here[to] = true; /* "__atomic_store_n(&hvm_pcpus[at.cpu]->local[at.local], v, __ATOMIC_SEQ_CST);" */
+#if MUTANT != LOOK_BEFORE_ARRIVAL && MUTANT != ARRIVAL_UNTOLD
+    look_there(me, to) /* "vcpu_look_at(to);" */
 #endif
 }
 
@@ -281,20 +366,20 @@ inline take(from, asked)
 
 inline clear_on()
 {
-    atomic { empty(stores) -> on = false; DRAINED } /* post.c:vcpu_drain "__atomic_exchange_n(&p->on, 0, __ATOMIC_SEQ_CST);" */
+    atomic { empty(stores[me]) -> on = false; DRAINED } /* post.c:vcpu_drain "__atomic_exchange_n(&p->on, 0, __ATOMIC_SEQ_CST);" */
 }
 
 /* post.c:put_off */
 inline put_off()
 {
     atomic { /* "__atomic_fetch_or(&v->posted.work, later, __ATOMIC_RELAXED);" */
-        empty(stores) -> work = work | (bits & (INIT | SIPI)); unseen_work = unseen_work | (bits & (INIT | SIPI))
+        empty(stores[me]) -> work = work | (bits & (INIT | SIPI)); unseen_work = unseen_work | (bits & (INIT | SIPI))
     }
 #if MUTANT != INIT_WITHOUT_ON
     on = true; /* "__atomic_store_n(&v->posted.on, 1, __ATOMIC_SEQ_CST);" */
 #endif
     plain_store(RUNNABLE); /* "v->state = VCPU_RUNNABLE;" */
-    resched = true; /* "this_hvm()->resched = true;" */
+    resched[me] = true; /* "this_hvm()->resched = true;" */
     bits = bits & NMI
 }
 
@@ -333,7 +418,7 @@ inline take_pir()
 #elif MUTANT == PIR_LEFT
         atomic { take(pir, unseen) };
 #else
-        atomic { empty(stores) -> take(pir, unseen); pir = 0 } /* "bits = __atomic_exchange_n(&p->pir[w], 0, __ATOMIC_ACQUIRE);" */
+        atomic { empty(stores[me]) -> take(pir, unseen); pir = 0 } /* "bits = __atomic_exchange_n(&p->pir[w], 0, __ATOMIC_ACQUIRE);" */
 #endif
         d_step { /* "bool level = __atomic_load_n(&p->tmr[w], __ATOMIC_RELAXED) >> bit & 1;" */
             assert(!(bits & EDGE & tmr) && !(bits & LEVEL & ~tmr));
@@ -353,7 +438,7 @@ inline drain()
 #endif
 #ifdef WORKS
         if /* "work = __atomic_load_n(&p->work, __ATOMIC_RELAXED) ? __atomic_exchange_n(&p->work, 0, __ATOMIC_ACQUIRE) : 0;" */
-        :: work != 0 -> atomic { empty(stores) -> take(work, unseen_work); work = 0 } do_work()
+        :: work != 0 -> atomic { empty(stores[me]) -> take(work, unseen_work); work = 0 } do_work()
         :: else
         fi;
 #endif
@@ -370,7 +455,7 @@ inline may_post()
 {
 #if OWN_POSTS
     if
-    :: own_posts > 0 -> own_posts--; post(OWNER, own_state, EDGE)
+    :: own_posts > 0 -> own_posts--; post(me, own_state, EDGE)
     :: true
     fi
 #else
@@ -378,51 +463,47 @@ inline may_post()
 #endif
 }
 
-proctype owner()
+proctype owner(byte me; bool rival) /* rival: another vCPU on this pCPU wants to run */
 {
-    mtype own_state = RUNNABLE;          /* as the pCPU itself reads it */
-    byte bits, irr;                      /* irr: vectors and the NMI on their way in */
-    byte own_posts = OWN_POSTS;
+    byte bits, at;
     bool was_on, taken;
-    bool runnable = true, io_waiting, halted, wait_sipi;
-    bool waiting;                        /* io.waiting */
-    bool rival = RIVAL;                  /* another vCPU on this pCPU wants to run */
     mtype seen;
 
 round: /* hvm.c:round */
-    ipi = false; /* "sti_nop_cli();" */
+    ipi[me] = false; /* "sti_nop_cli();" */
     /* hvm.c:take_wakes */
 #if MUTANT == WAKE_NOT_EXCHANGED
-    taken = wake;
-    wake = false;
+    taken = wake[me];
+    wake[me] = false;
 #else
-    atomic { empty(stores) -> taken = wake; wake = false } /* "uint64_t wake = __atomic_exchange_n(&p->wake, 0, __ATOMIC_SEQ_CST);" */
+    atomic { empty(stores[me]) -> taken = wake[me]; wake[me] = false } /* "uint64_t wake = __atomic_exchange_n(&p->wake, 0, __ATOMIC_SEQ_CST);" */
 #endif
     if
-    :: taken -> taken = false; goto look_at
-    :: else -> goto poll
+    :: taken && here[me] -> taken = false; goto look_at
+    :: else -> taken = false; goto poll
     fi;
 
 look_at: /* hvm.c:look_at */
     if
     :: action && own_state != STOPPED -> /* hvm.c:stop, hvm.c:take_off */
         if
-        :: waiting && request != RESPONSE -> io_waiting = true; block(WAIT_IOREQ)
-        :: else -> io_waiting = false; block(STOPPED); stopped = true
+        :: waiting && request != RESPONSE -> io_waiting[me] = true; block(WAIT_IOREQ)
+        :: else -> io_waiting[me] = false; block(STOPPED); stopped = true
         fi
     :: !action && state == STARTING -> /* hvm.c:start */
         sched_wake();
         if
-        :: waiting -> io_waiting = true; block(WAIT_IOREQ)
+        :: waiting -> io_waiting[me] = true; block(WAIT_IOREQ)
         :: else
         fi
+    :: !action && own_state == ARRIVING -> sched_wake() /* hvm.c:arrive */
     :: !action && (own_state == IDLE || own_state == OFF) -> sched_wake()
     :: else
     fi;
 
 poll: /* hvm.c:poll_requests */
     if
-    :: io_waiting && request == RESPONSE ->
+    :: io_waiting[me] && request == RESPONSE ->
         if
         :: action -> goto look_at
         :: else -> sched_wake()
@@ -431,41 +512,44 @@ poll: /* hvm.c:poll_requests */
     fi;
     may_post(); /* standalone_poll(), domain_vcpu_stopped() */
 
-    resched = false; /* sched.c:sched_pick "p->resched = false;" */
+    resched[me] = false; /* sched.c:sched_pick "p->resched = false;" */
     if
-    :: runnable -> goto run_vcpu
+    :: runnable[me] -> goto run_vcpu
+#if MOVES
+    :: runnable[me] && moves_left > 0 -> hand_over(1 - me); goto round
+#endif
     :: rival -> goto run_rival
-    :: !runnable && !rival -> goto idle
+    :: !runnable[me] && !rival -> goto idle
     fi;
 
 idle: /* hvm.c:idle */
 #if MUTANT != HALT_UNCHECKED
     if
-    :: wake -> goto round /* hvm.c:has_work "return p->runnable || p->timer_fired || p->attention || __atomic_load_n(&p->wake, __ATOMIC_SEQ_CST);" */
+    :: wake[me] -> goto round /* hvm.c:has_work "return p->runnable || p->timer_fired || p->attention || __atomic_load_n(&p->wake, __ATOMIC_SEQ_CST);" */
     :: else
     fi;
 #endif
 #if MUTANT == HALT_WITHOUT_SHADOW
-    ipi = false;
+    ipi[me] = false;
 #endif
 end_halt:
-    ipi -> goto round; /* hvm.c:idle "sti_hlt_cli();" */
+    ipi[me] -> goto round; /* hvm.c:idle "sti_hlt_cli();" */
 
 run_rival: /* the same steps as below, of a vCPU to which nobody posts */
 #if MUTANT != WAKE_OVERLOOKED
     if
-    :: wake -> goto round
+    :: wake[me] -> goto round
     :: else
     fi;
 #endif
     if
-    :: resched -> goto round
-    :: !resched -> may_post(); goto run_rival
-    :: !resched -> rival = false; goto round /* halts for good */
-    :: !resched
+    :: resched[me] -> goto round
+    :: !resched[me] -> may_post(); goto run_rival
+    :: !resched[me] -> rival = false; goto round /* halts for good */
+    :: !resched[me]
     fi;
 end_rival:
-    ipi || runnable -> goto round; /* an IPI, or the end of its time slice */
+    ipi[me] || runnable[me] -> goto round; /* an IPI, or the end of its time slice */
 
 run_vcpu: /* hvm.c:round */
     if
@@ -475,7 +559,7 @@ run_vcpu: /* hvm.c:round */
     /* vcpu.c:vcpu_run */
     if
     :: waiting && request == RESPONSE -> request = NONE; waiting = false
-    :: waiting && request != RESPONSE -> io_waiting = true; block(WAIT_IOREQ); goto round
+    :: waiting && request != RESPONSE -> io_waiting[me] = true; block(WAIT_IOREQ); goto round
     :: !waiting
     fi;
     drain();
@@ -496,12 +580,12 @@ run_vcpu: /* hvm.c:round */
 prepare: /* vcpu.c:vcpu_prepare */
 #if MUTANT != WAKE_OVERLOOKED
     if /* "if (p->timer_fired || p->attention || p->resched || p->wake)" */
-    :: wake -> goto leave
+    :: wake[me] -> goto leave
     :: else
     fi;
 #endif
     if
-    :: resched -> goto leave
+    :: resched[me] -> goto leave
     :: else
     fi;
     drain();
@@ -525,24 +609,24 @@ prepare: /* vcpu.c:vcpu_prepare */
         may_post(); /* chipset_acknowledged(), chipset_intack() */
 #if MUTANT != INJECTION_UNCHECKED
         drain();
-        ipi = ipi || on
+        ipi[me] = ipi[me] || on
 #endif
     fi;
     /* svm_enter(), and what the guest does there */
     if
-    :: ipi -> goto leave
+    :: ipi[me] -> goto leave
     :: else
     fi;
     if
     :: goto prepare             /* any exit that is handled at once */
     :: true -> may_post(); goto prepare /* an IPI to itself, an access that raises a line */
-    :: resched = true; goto prepare /* PAUSE */
+    :: resched[me] = true; goto prepare /* PAUSE */
     :: goto halt
     :: goto ask
     :: irr == 0 -> goto end_compute /* else the hardware exits as soon as it can take what waits */
     fi;
 end_compute:
-    ipi -> goto leave;
+    ipi[me] -> goto leave;
 
 halt: /* exit.c:exit_hlt */
     drain();
@@ -554,7 +638,7 @@ halt: /* exit.c:exit_hlt */
 ask: /* ioreq.c:ioreq_access */
     waiting = true;
     request = READY;
-    io_waiting = true;
+    io_waiting[me] = true;
     block(WAIT_IOREQ);
 
 leave:
@@ -565,11 +649,11 @@ leave:
     goto round
 }
 
-proctype store_buffer()
+proctype store_buffer(byte me)
 {
 end:
     do
-    :: stores?state
+    :: stores[me]?state
     od
 }
 
@@ -578,7 +662,7 @@ proctype device_model()
 {
 end:
     do
-    :: atomic { request == READY -> request = RESPONSE; ipi = true }
+    :: atomic { request == READY -> request = RESPONSE; ipi[place] = true }
     od
 }
 
@@ -586,21 +670,30 @@ end:
 proctype monitor()
 {
     timeout ->
-    assert(!ipi && !wake);
+    assert(!ipi[0] && !wake[0]);
+#if MOVES
+    assert(!ipi[1] && !wake[1]);
+#endif
     assert(!on && unseen == 0 && unseen_work == 0)
 }
 
 init {
     atomic {
-        run store_buffer();
+        here[0] = true;
+        runnable[0] = true;
         run device_model();
-        run owner();
-        run sender(1);
-#if SENDERS > 1
+        run store_buffer(0);
+        run owner(0, RIVAL);
+#if MOVES
+        run store_buffer(1);
+        run owner(1, 0);
+#endif
         run sender(2);
+#if SENDERS > 1
+        run sender(3);
 #endif
 #ifdef CONTROL
-        run control(3);
+        run control(4);
 #endif
         run monitor()
     }

@@ -22,17 +22,66 @@ static void crash_unhandled(struct vcpu *v)
                b[6], b[7], n);
 }
 
-bool exit_skip(struct vcpu *v)
+static uint32_t mode_key(const struct emu_regs *r)
+{
+    uint32_t cs = r->seg[EMU_CS].attributes & 0x600;
+
+    return cs | (uint32_t)(r->cr0 & CR0_PE) | (r->rflags & RFLAGS_VM ? 2 : 0) | (r->efer & EFER_LMA ? 4 : 0);
+}
+
+/* Skips or runs the instruction at RIP by way of the decode cache: the bytes are fetched anew each time (translations may change
+ * unseen), and only the decoding is saved when they are the same. */
+static enum emu_status work(struct vcpu *v, enum emu_status (*whole)(struct emu *), enum emu_status (*decoded)(struct emu *))
+{
+    struct emu *e = &v->emu;
+    uint64_t linear = emu_linear_rip(&e->regs);
+    struct decode_entry *c = &v->decode[(linear ^ linear >> 6) % DECODE_CACHE];
+    uint32_t mode = mode_key(&e->regs);
+    uint8_t bytes[15];
+    unsigned n;
+    enum emu_status status = emu_fetch(e, bytes, &n);
+
+    if (status != EMU_OK)
+        return status;
+    if (c->insn.length && c->mode == mode && n >= c->insn.length && !memcmp(bytes, c->insn.bytes, c->insn.length)) {
+        e->insn = c->insn;
+        return decoded(e);
+    }
+    if (!emu_decode(&e->regs, bytes, n, &e->insn))
+        return whole(e); /* too long, or its end cannot be fetched: it knows the exception */
+    c->mode = mode;
+    c->insn = e->insn;
+    return decoded(e);
+}
+
+static void load_regs(struct vcpu *v)
+{
+    vendor->load_regs(v);
+    v->emu.ram_generation = __atomic_load_n(&v->domain->p2m.generation, __ATOMIC_ACQUIRE);
+}
+
+bool exit_decode_skip(struct vcpu *v)
 {
     enum emu_status status;
 
-    vendor->load_regs(v);
-    status = emu_skip(&v->emu);
+    load_regs(v);
+    status = work(v, emu_skip, emu_skip_decoded);
     if (status == EMU_EXCEPTION)
         inject_emulated(v);
     else if (status == EMU_UNHANDLED)
         crash_unhandled(v);
     return status == EMU_OK;
+}
+
+bool exit_skip(struct vcpu *v)
+{
+    uint64_t next = vendor->next_rip ? vendor->next_rip(v) : 0;
+
+    if (!next)
+        return exit_decode_skip(v);
+    v->emu.regs.rip = next;
+    v->emu.regs.rflags &= ~RFLAGS_RF;
+    return true;
 }
 
 void exit_crash(struct vcpu *v, const char *format, ...)
@@ -127,46 +176,14 @@ enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in
     return EXIT_RESUME;
 }
 
-static uint32_t mode_key(const struct emu_regs *r)
-{
-    uint32_t cs = r->seg[EMU_CS].attributes & 0x600;
-
-    return cs | (uint32_t)(r->cr0 & CR0_PE) | (r->rflags & RFLAGS_VM ? 2 : 0) | (r->efer & EFER_LMA ? 4 : 0);
-}
-
-/* Runs the instruction at RIP by way of the decode cache: the bytes are fetched anew each time (translations may change
- * unseen), and only the decoding is saved when they are the same. */
-static enum emu_status run(struct vcpu *v)
-{
-    struct emu *e = &v->emu;
-    uint64_t linear = emu_linear_rip(&e->regs);
-    struct decode_entry *c = &v->decode[(linear ^ linear >> 6) % DECODE_CACHE];
-    uint32_t mode = mode_key(&e->regs);
-    uint8_t bytes[15];
-    unsigned n;
-    enum emu_status status = emu_fetch(e, bytes, &n);
-
-    if (status != EMU_OK)
-        return status;
-    if (c->insn.length && c->mode == mode && n >= c->insn.length && !memcmp(bytes, c->insn.bytes, c->insn.length)) {
-        e->insn = c->insn;
-        return emu_run_decoded(e);
-    }
-    if (!emu_decode(&e->regs, bytes, n, &e->insn))
-        return emu_run(e); /* too long, or its end cannot be fetched: it knows the exception */
-    c->mode = mode;
-    c->insn = e->insn;
-    return emu_run_decoded(e);
-}
-
 enum exit_action exit_emulate(struct vcpu *v)
 {
     enum emu_status status;
 
-    vendor->load_regs(v);
+    load_regs(v);
     v->io.emulating = true;
     v->io.replayed = 0;
-    status = run(v);
+    status = work(v, emu_run, emu_run_decoded);
     if (status == EMU_WAIT)
         return EXIT_LEAVE;
     v->io.logged = v->io.replayed = 0;

@@ -221,6 +221,13 @@ struct decode_entry {
     struct emu_insn insn;
 };
 
+/* Where the RAM behind a guest-physical page is, by the emulator's ram_generation. */
+struct ram_entry {
+    uint64_t page, generation; /* bit 0 of page: to be written */
+    void *memory;
+};
+#define RAM_CACHE 16
+
 struct vcpu {
     struct emu emu;               /* regs.gpr is where the world switch keeps the general registers */
     struct domain *domain;
@@ -252,6 +259,7 @@ struct vcpu {
 
     struct io_state io;
     struct decode_entry decode[DECODE_CACHE];
+    struct ram_entry ram[RAM_CACHE];
 
     /* Registers that the hardware does not keep for a guest. */
     uint64_t pat, xcr0, mtrr_def, mtrr_fixed[11], mtrr_variable[16], misc_enable, syscfg, hwcr, mcg_status, tsc_aux;
@@ -405,9 +413,11 @@ struct vendor_ops {
     void (*vcpu_start_flat)(struct vcpu *v, const struct loader_entry *entry); /* where a boot protocol starts */
     /* Runs the guest until something needs the pCPU's loop. GIF or interrupts are off inside. */
     void (*run)(struct vcpu *v);
-    /* At each exit emu.regs has gpr, rip, rflags, efer, cr4 and the attributes of CS; this adds the rest for the emulator.
-     * gpr, rip and rflags are written back before entry. */
+    /* At each exit emu.regs has gpr, rip, rflags and cr4; this adds the rest for the emulator. gpr, rip and rflags are written
+     * back before entry. */
     void (*load_regs)(struct vcpu *v);
+    /* The address behind the instruction that the exit is for; 0: the CPU does not say. */
+    uint64_t (*next_rip)(const struct vcpu *v);
     void (*set_cr2)(struct vcpu *v, uint64_t value);
     uint64_t (*get_efer)(const struct vcpu *v);
     bool (*set_efer)(struct vcpu *v, uint64_t value); /* false: #GP */
@@ -544,6 +554,15 @@ enum {
     WANT_TPR = 4,    /* an exit when the TPR is written: it holds back a request */
     WANT_EXIT = 8,   /* it leaves again at once, by a kick that is on its way: the event must be in by then */
 };
+static inline bool pic_asserts(const struct vcpu *v)
+{
+    return __atomic_load_n(&v->domain->chipset.vpic.out.line[0].level, __ATOMIC_ACQUIRE);
+}
+/* Is there anything that inject_next() could inject, or let wait? */
+static inline bool inject_needed(const struct vcpu *v)
+{
+    return v->event_pending || v->nmi_pending || v->vlapic.irr.summary || pic_asserts(v);
+}
 /* Chooses the event for this entry; *want: WANT_* bits to ask of the hardware because something must wait. */
 struct injection inject_next(struct vcpu *v, struct injectability can, int *want);
 void trace_injection(const struct vcpu *v, const struct injection *i, int want); /* tracing.c */
@@ -577,6 +596,7 @@ void vcpu_run(struct vcpu *v);                        /* from the pCPU's loop */
 bool vcpu_prepare(struct vcpu *v);                    /* before each entry; false: leave instead */
 void vcpu_unload(void);                               /* saves FPU and DRs of the vCPU that is in the registers */
 uint64_t vcpu_new_root(struct vcpu *v);               /* of its nested tables, asked for at an entry whose generation is new */
+void vcpu_forget_walks(struct vcpu *v);               /* guest-physical pages may lead elsewhere, for it alone */
 void vcpu_arm_timer(struct vcpu *v);
 uint32_t vcpu_fpu_bytes(void);                        /* of a vCPU's XSAVE or FXSAVE area */
 
@@ -591,8 +611,10 @@ enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present
 enum exit_action exit_vmmcall(struct vcpu *v);
 enum exit_action exit_emulate(struct vcpu *v);        /* the instruction at RIP through the emulator */
 enum exit_action exit_triple_fault(struct vcpu *v);
-/* Moves RIP past the instruction there. False: fetching it raised an exception, which was injected. */
+/* Moves RIP past the instruction there, by what the CPU says of it if it does; or by its bytes, which are decoded then. False:
+ * fetching it raised an exception, which was injected. */
 bool exit_skip(struct vcpu *v);
+bool exit_decode_skip(struct vcpu *v);
 void exit_crash(struct vcpu *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static inline void count_exit(struct vcpu *v, enum metronome_exit_reason reason)

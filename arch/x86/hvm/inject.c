@@ -39,9 +39,7 @@ void inject_exception(struct vcpu *v, uint8_t vector, bool has_error, uint32_t e
 
 static bool pic_requests(const struct vcpu *v)
 {
-    if (!__atomic_load_n(&v->domain->chipset.vpic.out.line[0].level, __ATOMIC_ACQUIRE))
-        return false;
-    return v->extint_pending || (v->id == 0 && vlapic_accepts_extint(&v->vlapic));
+    return pic_asserts(v) && (v->extint_pending || (v->id == 0 && vlapic_accepts_extint(&v->vlapic)));
 }
 
 bool inject_pending(struct vcpu *v)

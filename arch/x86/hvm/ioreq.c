@@ -188,8 +188,15 @@ bool ioreq_complete(struct vcpu *v)
 static void *ram_page(void *ctx, uint64_t gpa, bool write)
 {
     struct vcpu *v = ctx;
+    struct ram_entry *r = &v->ram[(gpa >> PAGE_SHIFT) % RAM_CACHE];
+    void *memory;
 
-    return io_is_ours(v, gpa) ? NULL : domain_ram(v->domain, gpa, write);
+    if (r->page == (gpa | write) && r->generation == v->emu.ram_generation && r->generation)
+        return r->memory;
+    memory = io_is_ours(v, gpa) ? NULL : domain_ram(v->domain, gpa, write);
+    if (memory)
+        *r = (struct ram_entry){gpa | write, v->emu.ram_generation, memory};
+    return memory;
 }
 
 static enum emu_status logged_access(struct vcpu *v, struct access a, uint64_t *value)

@@ -163,7 +163,7 @@ bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
         if (!vlapic_msr_write(&v->vlapic, now, msr, value))
             return false;
         if (msr == MSR_APIC_BASE)
-            v->p2m_generation = 0; /* its page may lie over RAM now, or no longer */
+            vcpu_forget_walks(v); /* its page may lie over RAM now, or no longer */
         inject_sent(v, reg, value, now);
         fabric_take_apic_output(v);
         return true;

@@ -85,6 +85,13 @@ uint64_t vcpu_new_root(struct vcpu *v)
     return p->root;
 }
 
+void vcpu_forget_walks(struct vcpu *v)
+{
+    v->p2m_generation = 0;
+    memset(v->emu.memo, 0, sizeof(v->emu.memo));
+    memset(v->ram, 0, sizeof(v->ram));
+}
+
 /* XSAVE's layout where the CPU has it, else FXSAVE's 512 bytes. */
 static void fpu_save(struct vcpu *v)
 {
@@ -215,7 +222,7 @@ void vcpu_reset(struct vcpu *v)
     v->xcr0 = 1;
     memset(v->dr, 0, sizeof(v->dr));
     v->fpu_fresh = true;
-    v->p2m_generation = 0;
+    vcpu_forget_walks(v);
     memset(v->emu.regs.gpr, 0, sizeof(v->emu.regs.gpr));
     vendor->vcpu_reset(v, false, 0);
     fabric_publish_apic(v);

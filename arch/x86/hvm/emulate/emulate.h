@@ -134,12 +134,29 @@ struct emu_insn {
 };
 enum { EMU_NO_REGISTER = 16, EMU_BASE_RIP = 17 };
 
+/*
+ * A walk that found a page: the same entries, still as they were, find it again. They are read every time (INVLPG and MOV CR3
+ * tell nobody), so this answers as the walk would.
+ */
+struct emu_memo {
+    uint64_t page, generation;        /* linear; of emu.ram_generation, 0: nothing is remembered */
+    uint64_t cr0, cr3, cr4, efer;
+    uint32_t access, pkru;            /* access: with RFLAGS.AC */
+    uint64_t gpa;
+    unsigned steps;
+    const uint64_t *at[5];
+    uint64_t entry[5];                /* as they were, A and D set */
+};
+enum { EMU_MEMOS = 5 };               /* for the code's page, and for those of data by their number */
+
 struct emu {
     struct emu_regs regs;             /* in and out */
     const struct emu_ops *ops;
     void *ctx;
     struct emu_exception exception;   /* out, with EMU_EXCEPTION */
     struct emu_insn insn;             /* out: what ran */
+    uint64_t ram_generation;          /* in: another one whenever ram_page() may answer otherwise for any page; 0: walks are not kept */
+    struct emu_memo memo[EMU_MEMOS];
     uint32_t budget;                  /* most REP iterations per call (at least 1); RIP stays while REP is unfinished */
     uint32_t accesses;                /* out: device and port callbacks made by this call */
 };
@@ -177,7 +194,8 @@ enum emu_status emu_skip(struct emu *e);
 /* Fetches, decodes and runs the instruction at CS:RIP. EMU_OK leaves RIP at the next one (or at a REP that is not finished). */
 enum emu_status emu_run(struct emu *e);
 
-/* Runs an instruction that was decoded before (e->insn), skipping fetch and decode. */
+/* Runs an instruction that was decoded before (e->insn), or moves RIP past it, skipping fetch and decode. */
 enum emu_status emu_run_decoded(struct emu *e);
+enum emu_status emu_skip_decoded(struct emu *e);
 
 #endif

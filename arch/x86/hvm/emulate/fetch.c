@@ -87,6 +87,11 @@ enum emu_status emu_finish(struct emu *e)
     return EMU_OK;
 }
 
+enum emu_status emu_skip_decoded(struct emu *e)
+{
+    return emu_finish(e);
+}
+
 enum emu_status emu_skip(struct emu *e)
 {
     TRY(fetch_and_decode(e));

@@ -47,6 +47,7 @@ struct walk {
     uint64_t leaf;
     struct {
         uint64_t gpa, entry;
+        const void *at; /* in the host's memory */
     } step[LEVELS_MAX];
 };
 
@@ -97,6 +98,7 @@ static inline __attribute__((always_inline)) int descend(struct emu *e, uint64_t
         if (!(entry & PTE_P))
             return 0;
         w->step[n].gpa = (table & ~(uint64_t)PAGE_OFFSET) + index;
+        w->step[n].at = page + index;
         w->step[n++].entry = entry;
         large = (entry & PTE_PS) && (f->large >> level & 1);
         if (entry & (reserved | (large ? f->large_reserved[level] : f->table_reserved[level] & ~tolerated(&e->regs, f, level))))
@@ -194,6 +196,59 @@ static uint64_t leaf_address(const struct walk *w, uint64_t linear)
     return (entry & PTE_ADDRESS & ~offset) | (linear & offset);
 }
 
+/* ---- Walks that are kept ---- */
+
+static struct emu_memo *memo_of(struct emu *e, uint64_t linear, unsigned access)
+{
+    return &e->memo[access & EMU_FETCH ? 0 : 1 + (linear >> 12) % (EMU_MEMOS - 1)];
+}
+
+static uint32_t memo_access(const struct emu_regs *r, unsigned access)
+{
+    return access | (uint32_t)(r->rflags & FLAG_AC);
+}
+
+static bool recall(struct emu *e, uint64_t linear, unsigned access, uint64_t *gpa)
+{
+    const struct emu_memo *m = memo_of(e, linear, access);
+    const struct emu_regs *r = &e->regs;
+    uint64_t other = (m->page ^ (linear & ~(uint64_t)PAGE_OFFSET)) | (m->generation ^ e->ram_generation) | (m->cr0 ^ r->cr0) |
+                     (m->cr3 ^ r->cr3) | (m->cr4 ^ r->cr4) | (m->efer ^ r->efer) | (m->access ^ memo_access(r, access)) |
+                     (m->pkru ^ r->pkru);
+
+    if (other || !e->ram_generation)
+        return false;
+    for (unsigned i = 0; i < m->steps; i++)
+        if (*(const volatile uint64_t *)m->at[i] != m->entry[i])
+            return false;
+    *gpa = m->gpa | (linear & PAGE_OFFSET);
+    return true;
+}
+
+/* Only what has all its marks, in entries of 8 bytes. */
+static void keep(struct emu *e, const struct walk *w, uint64_t linear, unsigned access, uint64_t gpa)
+{
+    struct emu_memo *m = memo_of(e, linear, access);
+    const struct emu_regs *r = &e->regs;
+
+    if (!e->ram_generation || w->format->entry_size != 8)
+        return;
+    m->generation = e->ram_generation;
+    m->page = linear & ~(uint64_t)PAGE_OFFSET;
+    m->cr0 = r->cr0;
+    m->cr3 = r->cr3;
+    m->cr4 = r->cr4;
+    m->efer = r->efer;
+    m->access = memo_access(r, access);
+    m->pkru = r->pkru;
+    m->gpa = gpa & ~(uint64_t)PAGE_OFFSET;
+    m->steps = w->steps;
+    for (unsigned i = 0; i < w->steps; i++) {
+        m->at[i] = w->step[i].at;
+        m->entry[i] = w->step[i].entry;
+    }
+}
+
 enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, uint64_t *gpa)
 {
     struct walk w;
@@ -202,6 +257,8 @@ enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, u
         *gpa = linear;
         return EMU_OK;
     }
+    if (recall(e, linear, access, gpa))
+        return EMU_OK;
     w.format = format_of(&e->regs);
     for (unsigned attempt = 0; attempt < ATTEMPTS; attempt++) {
         int code = w.format == &formats[FORMAT_4LEVEL] ? descend(e, linear, &w, &formats[FORMAT_4LEVEL]) : descend_other(e, linear, &w);
@@ -216,6 +273,8 @@ enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, u
                 if (!marked && !mark(e, &w, access))
                     continue;
                 *gpa = leaf_address(&w, linear);
+                if (marked)
+                    keep(e, &w, linear, access, *gpa);
                 return EMU_OK;
             }
         }

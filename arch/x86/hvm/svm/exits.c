@@ -140,7 +140,7 @@ static bool decode_here(struct vcpu *v)
 {
     uint64_t rip = v->emu.regs.rip;
 
-    if (!exit_skip(v))
+    if (!exit_decode_skip(v))
         return false;
     v->emu.insn.immediate = v->emu.regs.rip;
     v->emu.regs.rip = rip;

@@ -104,6 +104,7 @@ static void fill_controls(struct vcpu *v)
     c->iopm = virt_to_phys(iopm);
     c->msrpm = virt_to_phys(msrpm);
     c->asid = 1;
+    c->v_control = V_PRIORITY_MAX | V_IGNORE_TPR;
     c->v_enable = V_INTR_MASKING;
     c->np_enable = 1;
 }
@@ -145,9 +146,7 @@ static void take_regs(struct vcpu *v)
     r->gpr[EMU_RSP] = c->rsp;
     r->rip = c->rip;
     r->rflags = c->rflags;
-    r->efer = c->efer;
     r->cr4 = c->cr4;
-    r->seg[EMU_CS].attributes = c->cs.attributes;
 }
 
 static void put_regs(struct vcpu *v)
@@ -266,10 +265,17 @@ void svm_load_regs(struct vcpu *v)
     take_segment(&r->seg[EMU_GS], &c->gs);
     r->cr0 = c->cr0;
     r->cr3 = c->cr3;
+    r->efer = c->efer;
     r->cpl = c->cpl;
     r->pkru = 0;
     if (r->cr4 & CR4_PKE)
         __asm__ volatile("rdpkru" : "=a"(r->pkru) : "c"(0) : "edx");
+}
+
+/* Saved at every exit that an instruction makes by an intercept of its own. */
+static uint64_t svm_next_rip(const struct vcpu *v)
+{
+    return cpu_features.nrips ? vmcb_of(v)->next_rip : 0;
 }
 
 /* ---- Entering ---- */
@@ -286,7 +292,6 @@ static void ask(struct vcpu *v, int want)
     if (over_iret || ((want & WANT_STEP) && cpu_features.on_tcg))
         svm_step(v);
     c->v_irq = (want & WANT_WINDOW) ? V_IRQ : 0;
-    c->v_control = V_PRIORITY_MAX | V_IGNORE_TPR;
     c->intercept1 = (c->intercept1 & ~(I1_VINTR | I1_IRET)) | ((want & WANT_WINDOW) ? I1_VINTR : 0) |
                     (v->nmi_blocked && !over_iret ? I1_IRET : 0);
     /* CR8 exits only while its value decides over a request; on TCG also while V_IRQ is set, or QEMU aborts. */
@@ -316,7 +321,7 @@ static void inject_on_tcg(struct vcpu *v, uint8_t vector, int want)
     v->vendor->virtual_interrupt = true;
 }
 
-static void inject(struct vcpu *v)
+static void choose_event(struct vcpu *v)
 {
     struct vmcb *c = vmcb_of(v);
     bool shadow = c->interrupt_shadow & 1;
@@ -331,6 +336,14 @@ static void inject(struct vcpu *v)
     ask(v, want);
     if (i.valid && i.type == EVENT_INTR && cpu_features.on_tcg)
         inject_on_tcg(v, i.vector, want);
+    v->vendor->at_rest = !i.valid && !want && !v->nmi_blocked && !v->vendor->over_iret;
+}
+
+/* Most entries inject nothing and ask for nothing, like the one before them. */
+static inline void inject(struct vcpu *v)
+{
+    if (!v->vendor->at_rest || inject_needed(v))
+        choose_event(v);
 }
 
 static void before_entry(struct vcpu *v)
@@ -489,6 +502,7 @@ const struct vendor_ops svm_ops = {
     .vcpu_start_flat = svm_vcpu_start_flat,
     .run = svm_run,
     .load_regs = svm_load_regs,
+    .next_rip = svm_next_rip,
     .set_cr2 = svm_set_cr2,
     .get_efer = svm_get_efer,
     .set_efer = svm_set_efer,

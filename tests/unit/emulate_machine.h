@@ -305,6 +305,7 @@ static inline void machine_init(struct machine *m)
     m->e.ops = &m->ops;
     m->e.ctx = m;
     m->e.budget = 1000;
+    m->e.ram_generation = 1; /* walks are kept */
 }
 
 /* Page tables: linear [0, SPAN) to gpa [1 MiB, 1 MiB + SPAN), rights of every entry as given. */

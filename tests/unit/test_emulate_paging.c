@@ -127,6 +127,8 @@ static void rights(void **state)
             expect(m.e.exception.vector == 14 && m.e.exception.has_error_code && m.e.exception.cr2 == 0x5123 &&
                    m.e.exception.error_code == error_code(&s), "error code", m.e.exception.error_code, error_code(&s));
         check_marks(&m, status == EMU_OK, s.write);
+        for (unsigned again = 0; again < 2; again++) /* walked with all marks, and then recalled */
+            expect(emu_translate(&m.e, 0x5123, access, &gpa) == status, "the same again", bits, status);
     }
     conclude("rights, A and D bits");
 }
@@ -334,11 +336,74 @@ static void outside(void **state)
     conclude("tables outside RAM");
 }
 
+static unsigned looks;
+
+static void *counting_ram_page(void *ctx, uint64_t gpa, bool write)
+{
+    looks++;
+    return machine_ram_page(ctx, gpa, write);
+}
+
+/* Does the translation look at tables, as against being recalled? */
+static bool walks(struct machine *m, unsigned access)
+{
+    uint64_t gpa;
+
+    looks = 0;
+    assert_int_equal(emu_translate(&m->e, 0x5000, access, &gpa), EMU_OK);
+    return looks != 0;
+}
+
+static void keep_one(struct machine *m, unsigned access)
+{
+    walks(m, access); /* sets the marks */
+    walks(m, access);
+    expect(!walks(m, access), "recalled", access, 0);
+}
+
+/* A walk is recalled while its entries are as they were and all that decided over it is the same, and only then. */
+static void kept(void **state)
+{
+    static struct machine m;
+    struct emu_regs *r = &m.e.regs;
+    uint64_t *of_regs[] = {&r->cr0, &r->cr4, &r->efer, &r->rflags, &m.e.ram_generation};
+    static const uint64_t change[] = {1u << 16, 1u << 20, 1u << 11, 0x40000, 2};
+
+    machine_init(&m);
+    m.ops.ram_page = counting_ram_page;
+    for (unsigned level = 0; level < 4; level++) {
+        uint64_t *entry;
+
+        machine_paging(&m, PAGED_4LEVEL, P | RW | US);
+        entry = &m.tables[level][level == 3 ? 5 : 0];
+        keep_one(&m, EMU_WRITE);
+        *entry &= ~(uint64_t)ACCESSED;
+        expect(walks(&m, EMU_WRITE) && (*entry & ACCESSED), "A is set again", level, *entry);
+        keep_one(&m, EMU_WRITE);
+        *entry &= ~(uint64_t)P;
+        expect(emu_translate(&m.e, 0x5000, EMU_WRITE, &(uint64_t){0}) == EMU_EXCEPTION, "not present", level, 0);
+    }
+    for (unsigned i = 0; i < sizeof(change) / sizeof(change[0]); i++) {
+        machine_paging(&m, PAGED_4LEVEL, P | RW);
+        keep_one(&m, EMU_READ);
+        *of_regs[i] ^= change[i];
+        expect(walks(&m, EMU_READ), "other circumstances", i, 0);
+    }
+    machine_paging(&m, PAGED_4LEVEL, P | RW | US);
+    keep_one(&m, EMU_READ);
+    expect(walks(&m, EMU_WRITE) && walks(&m, EMU_USER) && walks(&m, EMU_FETCH), "other access", 0, 0);
+    m.e.ram_generation = 0;
+    walks(&m, EMU_READ);
+    expect(walks(&m, EMU_READ), "nothing is kept without a generation", 0, 0);
+    conclude("kept walks");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rights),  cmocka_unit_test(reserved), cmocka_unit_test(accessed_pdpte), cmocka_unit_test(large_pages),
         cmocka_unit_test(indices), cmocka_unit_test(races),    cmocka_unit_test(outside),
+        cmocka_unit_test(kept),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,7 +48,7 @@ emulate     ; long            ;                ; shapes=1000     ; $done
 cpuid       ; check test long ;                ;                 ; $done
 exceptions  ; check test long ;                ;                 ; $done
 share       ; check test long ;                ;                 ; $done
-fair        ; check           ; $exact         ; strict cpus=8 ms=100 ; $done
+fair        ; check           ; $exact         ; strict cpus=8 ms=200 ; $done
 fair        ; test long       ; $exact         ; strict cpus=8   ; $done
 fair        ; test long       ; -smp 2         ; cpus=8 on=2 slack=80 ms=2000 ; $done
 apicbase    ; check test long ;                ;                 ; $done

@@ -194,7 +194,7 @@ enum exit_action exit_emulate(struct vcpu *v)
     return EXIT_RESUME;
 }
 
-#define BUDGET_OWN 32u /* with our own devices each iteration takes its time here */
+#define BUDGET_OWN 1u /* with our own devices each iteration takes its time here: interrupts come in between */
 
 enum exit_action exit_string_io(struct vcpu *v, uint16_t port)
 {

@@ -4,6 +4,7 @@
 #include "hvm.h"
 
 #define POLL_US 20u
+#define ENTRY_AT_LEAST 32u /* TSC ticks from an await's end to the guest's first instruction: as many instructions, and VMRUN */
 #define ADVANCE_DECAY 16u /* of what an entry waited, the share that the timer fires later */
 
 const struct vendor_ops *vendor;
@@ -54,7 +55,7 @@ void hvm_hold(uint64_t host_tsc)
  * is then late by some ticks. What is late by far was held up by something else. */
 void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
 {
-    uint64_t until = p->hold_until, from = rdtsc();
+    uint64_t until = p->hold_until - ENTRY_AT_LEAST, from = rdtsc();
     uint32_t less;
 
     p->hold_until = 0;
@@ -340,6 +341,7 @@ static struct hvm_pcpu *make_pcpu(unsigned id)
     BUG_ON(!p);
     p->id = id;
     p->timer_armed = DEADLINE_UNSET;
+    p->advance = ADVANCE_MAX; /* the first entry waits for the rest, the next ones for less */
     p->off_longest = &p->longest_off;
     deadline_init(&p->slice, slice_over);
     return p;

@@ -373,14 +373,17 @@ inline clear_on()
 inline put_off()
 {
     atomic { /* "__atomic_fetch_or(&v->posted.work, later, __ATOMIC_RELAXED);" */
-        empty(stores[me]) -> work = work | (bits & (INIT | SIPI)); unseen_work = unseen_work | (bits & (INIT | SIPI))
+        empty(stores[me]);
+        if
+        :: bits & INIT -> work = work | bits; unseen_work = unseen_work | bits; bits = 0
+        :: else -> work = work | (bits & SIPI); unseen_work = unseen_work | (bits & SIPI); bits = bits & NMI
+        fi
     }
 #if MUTANT != INIT_WITHOUT_ON
     on = true; /* "__atomic_store_n(&v->posted.on, 1, __ATOMIC_SEQ_CST);" */
 #endif
     plain_store(RUNNABLE); /* "v->state = VCPU_RUNNABLE;" */
     resched[me] = true; /* "this_hvm()->resched = true;" */
-    bits = bits & NMI
 }
 
 /* post.c:do_work */
@@ -392,11 +395,11 @@ inline do_work()
     fi;
     d_step {
         if
-        :: bits & NMI -> irr = irr | PENDING_NMI
+        :: bits & INIT -> irr = 0; halted = false; wait_sipi = true
         :: else
         fi;
         if
-        :: bits & INIT -> irr = 0; halted = false; wait_sipi = true
+        :: bits & NMI -> irr = irr | PENDING_NMI
         :: else
         fi;
         if

@@ -56,7 +56,7 @@ apicbase    ; test long       ; -smp 2         ;                 ; $done
 smp         ; check           ; -smp 2         ; cpus=8 hops=50  ; $done
 smp         ; test long       ; $exact         ; cpus=64         ; $done
 smp         ; test long       ;                ; cpus=4 dozes=10000 ; $done
-smp         ; test            ; -smp 2         ; cpus=64 hops=50 ; $done
+smp         ; long            ; -smp 2         ; cpus=64 hops=50 ; $done
 smp         ; long            ; -smp 2         ; cpus=64 hops=5000 ; $done
 smp         ; long            ; -smp 4         ; cpus=64 hops=5000 ; $done
 post        ; check           ; -smp 2         ; cpus=3 count=1200 ; $done

@@ -84,7 +84,7 @@ static void deliver(struct vcpu *v, const struct bus_message *m, struct cause ca
     if (m->delivery == DELIVER_INIT && !(m->flags & BUS_ASSERT))
         return; /* INIT level de-assert: nothing since the Pentium 4 (SDM 11.6.1) */
     if (m->delivery == DELIVER_INIT) /* what was sent before it, it ends; the drain takes INIT first */
-        __atomic_fetch_and(&v->posted.work, ~(uint32_t)WORK_SIPI, __ATOMIC_RELAXED);
+        __atomic_fetch_and(&v->posted.work, ~(uint32_t)(WORK_SIPI | WORK_NMI), __ATOMIC_RELAXED);
     if (m->delivery == DELIVER_SIPI)
         v->posted.sipi_vector = m->vector;
     if (work[m->delivery & 7])

@@ -95,10 +95,11 @@ static void do_init(struct vcpu *v, uint64_t now)
     vcpu_arm_timer(v);
 }
 
-/* INIT and SIPI replace state that the CPU itself holds while the guest runs: they wait until the vCPU has left. */
+/* INIT and SIPI replace state that the CPU itself holds while the guest runs: they wait until the vCPU has left. So does an
+ * NMI that has come behind the INIT. */
 static uint32_t put_off(struct vcpu *v, uint32_t work)
 {
-    uint32_t later = work & (WORK_INIT | WORK_SIPI);
+    uint32_t later = work & (WORK_INIT | WORK_SIPI | (work & WORK_INIT ? WORK_NMI : 0));
 
     if (!later || v->state != VCPU_IN_GUEST)
         return work;
@@ -114,8 +115,6 @@ static void do_work(struct vcpu *v, uint32_t work)
     uint64_t now = vtime_tsc(&v->domain->time);
 
     work = put_off(v, work);
-    if (work & WORK_NMI)
-        v->nmi_pending = 1;
     if (work & WORK_EXTINT)
         v->extint_pending = true;
     if (work & WORK_LINT0)
@@ -126,6 +125,8 @@ static void do_work(struct vcpu *v, uint32_t work)
     }
     if (work & WORK_INIT)
         do_init(v, now);
+    if (work & WORK_NMI) /* behind INIT, as sent: deliver() takes back those from before it */
+        v->nmi_pending = 1;
     if ((work & WORK_SIPI) && vlapic_sipi(&v->vlapic, now, v->posted.sipi_vector))
         vendor->vcpu_reset(v, true, v->posted.sipi_vector);
     fabric_take_apic_output(v);

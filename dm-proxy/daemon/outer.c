@@ -83,7 +83,9 @@ static void add_machine(struct outer_command *c, bool kvm)
     const char *given = getenv("METRONOME_MEMORY");
     unsigned cpus = pcpus();
 
-    add_words(c, kvm ? "-accel kvm -cpu host" : "-accel tcg -cpu max");
+    /* TCG with a thread for each CPU loses a nested CPU's translations now and then: a page fault at the instruction behind VMRUN
+     * ends the machine. With one thread for all it does not. */
+    add_words(c, kvm ? "-accel kvm -cpu host" : "-accel tcg,thread=single -cpu max");
     add_words(c, "-machine q35 -nodefaults -display none -no-reboot -no-user-config");
     add(c, "-m");
     add(c, "%s", given && *given ? given : HYPERVISOR_MEMORY);

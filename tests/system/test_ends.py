@@ -57,7 +57,7 @@ def test_table():
 
 
 def test_power_off():
-    with metronome(*LINUX, "--append", "console=ttyS0 mt.test=poweroff") as run:
+    with metronome(*LINUX, "--append", "console=ttyS0 mt.run='sleep 1' mt.test=poweroff") as run:
         run.ends(0, 60)
         says(run, "switched itself off")
         says(run, r"^  exits  +\d+  +longest off, TSC ticks$")

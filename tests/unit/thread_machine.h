@@ -231,8 +231,12 @@ static bool no_command(void) { return !__atomic_load_n(&command, __ATOMIC_SEQ_CS
 
 void control_service(void)
 {
-    if (!no_command())
-        command();
+    /* Only a command that ran is taken off: one may be given between the look and the end. */
+    void (*given)(void) = __atomic_load_n(&command, __ATOMIC_SEQ_CST);
+
+    if (!given)
+        return;
+    given();
     __atomic_store_n(&command, NULL, __ATOMIC_SEQ_CST);
 }
 

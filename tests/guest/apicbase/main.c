@@ -9,7 +9,6 @@
 #define EXTD   0x400u
 #define ENABLE 0x800u
 #define PAGE   0x1803000ul /* inside a large page, if there are any */
-#define CODE   0x8000u
 #define ORDER  0x600u      /* the second CPU's mailbox: what to do, where, and with what, or the result */
 #define WHERE  0x604u
 #define VALUE  0x608u
@@ -76,20 +75,14 @@ __asm__(".pushsection .text\n"
         ".code64\n"
         ".popsection\n");
 
-static volatile uint32_t *at(uintptr_t address)
-{
-    __asm__("" : "+r"(address)); /* low memory is no null pointer */
-    return (volatile uint32_t *)address;
-}
-
 static uint32_t other(uint32_t order, uintptr_t where, uint32_t value)
 {
-    *at(WHERE) = (uint32_t)where;
-    *at(VALUE) = value;
-    *at(ORDER) = order;
-    for (uint64_t end = rdtsc() + us(2000000); *at(ORDER) && rdtsc() < end;)
+    *word(WHERE) = (uint32_t)where;
+    *word(VALUE) = value;
+    *word(ORDER) = order;
+    for (uint64_t end = rdtsc() + us(2000000); *word(ORDER) && rdtsc() < end;)
         pause();
-    return *at(ORDER) ? 0xdeadbeef : *at(VALUE);
+    return *word(ORDER) ? 0xdeadbeef : *word(VALUE);
 }
 
 static void move(uint64_t base)
@@ -108,10 +101,10 @@ static void fill(void)
     static const uint8_t code[] = {0xb8, 0x0d, 0x60, 0x0d, 0x60, 0xc3}; /* mov $RETURNS, %eax; ret */
 
     for (uintptr_t a = PAGE - 4096; a < PAGE + 8192; a += 4)
-        *at(a) = pattern(a);
+        *word(a) = pattern(a);
     for (uint32_t i = 0; i < 8; i++)
-        *at(PAGE + 4 * i) = i << 22 | 0xe3; /* accessed and dirty already */
-    memcpy((void *)at(PAGE + CODE_OFFSET), code, sizeof(code));
+        *word(PAGE + 4 * i) = i << 22 | 0xe3; /* accessed and dirty already */
+    memcpy(at(PAGE + CODE_OFFSET), code, sizeof(code));
 }
 
 static unsigned wrong_neighbours(void)
@@ -119,18 +112,18 @@ static unsigned wrong_neighbours(void)
     unsigned wrong = 0;
 
     for (uintptr_t a = PAGE - 4096; a < PAGE + 8192; a += 4)
-        wrong += (a < PAGE || a >= PAGE + 4096) && *at(a) != pattern(a);
+        wrong += (a < PAGE || a >= PAGE + 4096) && *word(a) != pattern(a);
     return wrong;
 }
 
 static void check_apic(uint32_t id, uint32_t version)
 {
-    check(*at(PAGE + APIC_ID) == id, "its APIC ID", "%x, not %x", *at(PAGE + APIC_ID), id);
-    check(*at(PAGE + APIC_VERSION) == version, "its APIC's version", "%x, not %x", *at(PAGE + APIC_VERSION), version);
-    *at(PAGE + APIC_TPR) = 0x30;
-    check(*at(PAGE + APIC_TPR) == 0x30, "its TPR is written", "%x", *at(PAGE + APIC_TPR));
-    *at(PAGE + APIC_TPR) = 0;
-    check(*at(LAPIC + APIC_VERSION) == 0xffffffff, "no APIC where it was", "%x", *at(LAPIC + APIC_VERSION));
+    check(*word(PAGE + APIC_ID) == id, "its APIC ID", "%x, not %x", *word(PAGE + APIC_ID), id);
+    check(*word(PAGE + APIC_VERSION) == version, "its APIC's version", "%x, not %x", *word(PAGE + APIC_VERSION), version);
+    *word(PAGE + APIC_TPR) = 0x30;
+    check(*word(PAGE + APIC_TPR) == 0x30, "its TPR is written", "%x", *word(PAGE + APIC_TPR));
+    *word(PAGE + APIC_TPR) = 0;
+    check(*word(LAPIC + APIC_VERSION) == 0xffffffff, "no APIC where it was", "%x", *word(LAPIC + APIC_VERSION));
     check(wrong_neighbours() == 0, "the pages beside it", "%u words are wrong", wrong_neighbours());
 }
 
@@ -138,13 +131,13 @@ static void check_interrupt(void)
 {
     reset_hits();
     count_vector(VECTOR, EOI_NONE);
-    *at(PAGE + APIC_ICR) = 0x40000 | VECTOR;
+    *word(PAGE + APIC_ICR) = 0x40000 | VECTOR;
     open_interrupts();
     check(hits[VECTOR] == 1, "an IPI to itself", "%u came", hits[VECTOR]);
-    check(*at(PAGE + APIC_ISR + VECTOR / 32 * 16) == 1u << VECTOR % 32, "it is in service", "%x",
-          *at(PAGE + APIC_ISR + VECTOR / 32 * 16));
-    *at(PAGE + APIC_EOI) = 0;
-    check(*at(PAGE + APIC_ISR + VECTOR / 32 * 16) == 0, "its end", "%x", *at(PAGE + APIC_ISR + VECTOR / 32 * 16));
+    check(*word(PAGE + APIC_ISR + VECTOR / 32 * 16) == 1u << VECTOR % 32, "it is in service", "%x",
+          *word(PAGE + APIC_ISR + VECTOR / 32 * 16));
+    *word(PAGE + APIC_EOI) = 0;
+    check(*word(PAGE + APIC_ISR + VECTOR / 32 * 16) == 0, "its end", "%x", *word(PAGE + APIC_ISR + VECTOR / 32 * 16));
     forget_vector(VECTOR);
 }
 
@@ -173,30 +166,29 @@ void guest_main(void)
     id = apic_read(APIC_ID);
     version = apic_read(APIC_VERSION);
     fill();
-    memcpy((void *)at(CODE), ap_start, (size_t)(ap_end - ap_start));
-    *at(ORDER) = DONE;
-    apic_icr(1, 0x4500);
-    apic_icr(1, 0x4600 | CODE >> 12);
+    place_start(ap_start, ap_end);
+    *word(ORDER) = DONE;
+    start_cpu(1);
     check(other(READ, PAGE + 0x800, 0) == pattern(PAGE + 0x800), "the second CPU runs", "no answer");
 
     move(PAGE | ENABLE);
     check_apic(id, version);
     check_interrupt();
     check_other();
-    check(*at(PAGE + APIC_ID) == id, "the first CPU still finds its APIC", "%x", *at(PAGE + APIC_ID));
+    check(*word(PAGE + APIC_ID) == id, "the first CPU still finds its APIC", "%x", *word(PAGE + APIC_ID));
 
     move(LAPIC | ENABLE);
-    check(*at(PAGE + APIC_ID) == 0x12345678, "back again: the RAM as the other left it", "%x", *at(PAGE + APIC_ID));
-    check(*at(PAGE + APIC_TPR) == pattern(PAGE + APIC_TPR), "and nothing of the APIC in it", "%x", *at(PAGE + APIC_TPR));
+    check(*word(PAGE + APIC_ID) == 0x12345678, "back again: the RAM as the other left it", "%x", *word(PAGE + APIC_ID));
+    check(*word(PAGE + APIC_TPR) == pattern(PAGE + APIC_TPR), "and nothing of the APIC in it", "%x", *word(PAGE + APIC_TPR));
     check(apic_read(APIC_VERSION) == version, "the APIC is where it was", "%x", apic_read(APIC_VERSION));
 
     move(PAGE | ENABLE);
     move(PAGE | ENABLE | EXTD);
-    check(*at(PAGE + APIC_ID) == 0x12345678, "x2APIC mode: the RAM", "%x", *at(PAGE + APIC_ID));
+    check(*word(PAGE + APIC_ID) == 0x12345678, "x2APIC mode: the RAM", "%x", *word(PAGE + APIC_ID));
     move(PAGE);
-    check(*at(PAGE + APIC_ID) == 0x12345678, "disabled: the RAM", "%x", *at(PAGE + APIC_ID));
+    check(*word(PAGE + APIC_ID) == 0x12345678, "disabled: the RAM", "%x", *word(PAGE + APIC_ID));
     move(PAGE | ENABLE);
-    check(*at(PAGE + APIC_ID) == id, "enabled there: the APIC", "%x", *at(PAGE + APIC_ID));
+    check(*word(PAGE + APIC_ID) == id, "enabled there: the APIC", "%x", *word(PAGE + APIC_ID));
     move(LAPIC | ENABLE);
-    *at(ORDER) = END;
+    *word(ORDER) = END;
 }

@@ -5,7 +5,6 @@
  */
 #include "guest.h"
 
-#define CODE 0x8000u
 #define MODE 0x5f0u  /* what the others do: MODE_* */
 #define TOKEN 0x5f4u /* whose turn it is, in MODE_RING */
 #define CPUS 0x5f8u
@@ -50,12 +49,6 @@ __asm__(".pushsection .text\n"
 
 static unsigned cpus, physical, slack;
 static uint64_t full; /* what the others count, all together, in a time that they have for themselves */
-
-static volatile uint32_t *at(uintptr_t address)
-{
-    __asm__("" : "+r"(address)); /* low memory is no null pointer */
-    return (volatile uint32_t *)address;
-}
 
 struct counted {
     uint64_t sum, least, most;
@@ -103,10 +96,10 @@ static struct counted count_while(void (*does)(uint64_t ticks), uint64_t ticks)
     struct counted c = {0, UINT64_MAX, 0};
 
     for (unsigned i = 1; i < cpus; i++)
-        before[i] = *at(COUNTS + 4 * i);
+        before[i] = *word(COUNTS + 4 * i);
     does(ticks);
     for (unsigned i = 1; i < cpus; i++) {
-        uint32_t n = *at(COUNTS + 4 * i) - before[i];
+        uint32_t n = *word(COUNTS + 4 * i) - before[i];
 
         c.sum += n;
         c.least = n < c.least ? n : c.least;
@@ -150,10 +143,10 @@ static void check_spinning(uint64_t ticks)
     struct counted c;
     uint64_t slices = ticks / us(SLICE_US);
 
-    *at(TOKEN) = 1;
-    *at(MODE) = MODE_RING;
+    *word(TOKEN) = 1;
+    *word(MODE) = MODE_RING;
     c = count_while(sleep_through, ticks);
-    *at(MODE) = MODE_COUNT;
+    *word(MODE) = MODE_COUNT;
     print("spinning: %lu turns in the time of %lu slices\n", c.sum, slices);
     if (strict)
         check(c.sum >= 10 * slices, "who spins makes way", "%lu turns in the time of %lu slices", c.sum, slices);
@@ -169,13 +162,12 @@ void guest_main(void)
     apic_enable();
     count_vector(VECTOR, EOI_LAPIC);
     apic_write(APIC_LVT_TIMER, 0x40000 | VECTOR);
-    memcpy((void *)at(CODE), ap_start, (size_t)(ap_end - ap_start));
-    memset((void *)at(COUNTS), 0, 4 * MOST);
-    *at(MODE) = MODE_COUNT;
-    *at(CPUS) = cpus;
+    place_start(ap_start, ap_end);
+    memset(at(COUNTS), 0, 4 * MOST);
+    *word(MODE) = MODE_COUNT;
+    *word(CPUS) = cpus;
     for (unsigned i = 1; i < cpus; i++) {
-        apic_icr(i, 0x4500);
-        apic_icr(i, 0x4600 | CODE >> 12);
+        start_cpu(i);
     }
     sleep_through(ticks / 4);
     full = count_while(sleep_through, ticks).sum;

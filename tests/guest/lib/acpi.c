@@ -31,12 +31,6 @@ _Static_assert(offsetof(struct fadt, timer) == 76 && offsetof(struct fadt, flags
 
 #define TMR_VAL_EXT (1u << 8)
 
-static const void *at(uintptr_t address)
-{
-    __asm__("" : "+r"(address)); /* low memory is no null pointer */
-    return (const void *)address;
-}
-
 static bool sums_to_zero(const uint8_t *p, size_t n)
 {
     uint8_t sum = 0;

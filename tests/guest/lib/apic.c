@@ -36,6 +36,17 @@ void apic_icr(uint32_t dest, uint32_t low)
     mmio_write(LAPIC + APIC_ICR, low);
 }
 
+void place_start(const char *code, const char *end)
+{
+    memcpy(at(START), code, (size_t)(end - code));
+}
+
+void start_cpu(unsigned id)
+{
+    apic_icr(id, ICR_INIT);
+    apic_icr(id, ICR_SIPI);
+}
+
 /* The way from x2APIC back to xAPIC leads through "disabled"; that resets every register. */
 void apic_set_x2(bool on)
 {

@@ -96,6 +96,12 @@ static inline void open_interrupts(void) { __asm__ volatile("sti; nop; nop; cli"
 static inline void halt(void) { __asm__ volatile("sti; hlt; cli" : : : "memory"); }
 static inline uint32_t mmio_read(uintptr_t a) { return *(volatile uint32_t *)a; }
 static inline void mmio_write(uintptr_t a, uint32_t v) { *(volatile uint32_t *)a = v; }
+static inline void *at(uintptr_t address)
+{
+    __asm__("" : "+r"(address)); /* low memory is no null pointer */
+    return (void *)address;
+}
+static inline volatile uint32_t *word(uintptr_t address) { return at(address); }
 
 /* ---- Traps and interrupts (trap.c). ---- */
 struct frame {
@@ -197,6 +203,11 @@ uint32_t apic_read(unsigned reg); /* in the present mode */
 void apic_write(unsigned reg, uint32_t v);
 bool apic_bit(unsigned base, unsigned vector); /* of IRR, ISR or TMR */
 void apic_icr(uint32_t dest, uint32_t low);    /* dest: APIC id */
+
+#define START 0x8000u /* where a SIPI starts a CPU, in real mode */
+enum { ICR_INIT = 0x4500, ICR_SIPI = 0x4600 | START >> 12, ICR_SELF = 0x40000, ICR_ALL = 0x80000, ICR_OTHERS = 0xc0000 };
+void place_start(const char *code, const char *end); /* at START */
+void start_cpu(unsigned id);                         /* by INIT and SIPI */
 
 #define IOAPIC 0xfec00000ul
 uint32_t ioapic_read(unsigned reg);

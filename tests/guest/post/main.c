@@ -127,8 +127,8 @@ void guest_main(void)
     uint64_t count = option_number("count", 100000);
 
     cpus_init((unsigned)option_number("cpus", 2));
-    apic_icr(0, OTHERS | INIT);
-    apic_icr(0, OTHERS | SIPI);
+    apic_icr(0, ICR_OTHERS | ICR_INIT);
+    apic_icr(0, ICR_OTHERS | ICR_SIPI);
     if (!check(AWAIT(started() == cpu_count - 1, 5000), "all CPUs start", "%u do", started()))
         return;
     for (unsigned from = 0; from < cpu_count; from++)

@@ -4,7 +4,6 @@
  */
 #include "guest.h"
 
-#define CODE  0x8000u
 #define COUNT 0x600u /* its rounds */
 #define WRONG 0x604u /* rounds in which a register was not its own */
 #define ROUNDS 40u   /* of the first CPU, each longer than a time slice */
@@ -34,28 +33,21 @@ __asm__(".pushsection .text\n"
         ".code64\n"
         ".popsection\n");
 
-static volatile uint32_t *at(uintptr_t address)
-{
-    __asm__("" : "+r"(address)); /* low memory is no null pointer */
-    return (volatile uint32_t *)address;
-}
-
 void guest_main(void)
 {
     uint64_t mine = 0x11111111, found;
     unsigned wrong_dr = 0, wrong_xmm = 0, shared = 0;
 
     apic_enable();
-    memcpy((void *)at(CODE), ap_start, (size_t)(ap_end - ap_start));
-    *at(COUNT) = *at(WRONG) = 0;
+    place_start(ap_start, ap_end);
+    *word(COUNT) = *word(WRONG) = 0;
     __asm__ volatile("mov %0, %%dr0; movq %0, %%xmm0" : : "r"(mine));
-    apic_icr(1, 0x4500);
-    apic_icr(1, 0x4600 | CODE >> 12);
+    start_cpu(1);
     for (unsigned i = 0; i < ROUNDS; i++) {
-        uint32_t before = *at(COUNT);
+        uint32_t before = *word(COUNT);
 
         delay_us(7000);
-        shared += *at(COUNT) != before;
+        shared += *word(COUNT) != before;
         __asm__ volatile("mov %%dr0, %0" : "=r"(found));
         wrong_dr += found != mine;
         __asm__ volatile("movq %%xmm0, %0" : "=r"(found));
@@ -64,5 +56,5 @@ void guest_main(void)
     check(shared > ROUNDS / 4, "both run", "in %u of %u rounds", shared, ROUNDS);
     check(wrong_dr == 0, "the first CPU's DR0 is its own", "not in %u rounds", wrong_dr);
     check(wrong_xmm == 0, "the first CPU's XMM0 is its own", "not in %u rounds", wrong_xmm);
-    check(*at(WRONG) == 0, "the second CPU's registers are its own", "not in %u of %u rounds", *at(WRONG), *at(COUNT));
+    check(*word(WRONG) == 0, "the second CPU's registers are its own", "not in %u of %u rounds", *word(WRONG), *word(COUNT));
 }

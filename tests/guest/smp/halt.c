@@ -29,9 +29,7 @@ void test_halt(void)
     unsigned overslept = 0;
 
     c->answer = 0;
-    c->argument = dozes;
-    c->job = job_doze;
-    apic_icr(1, WAKE);
+    give_job(1, job_doze, dozes);
     while (c->job) {
         disturb();
         pause();

@@ -8,9 +8,6 @@
 #define LOWEST 0x100u
 #define SMI 0x200u
 #define LOGICAL 0x800u
-#define SELF 0x40000u
-#define ALL 0x80000u
-#define OTHERS 0xc0000u
 
 static uint32_t logical_id[MAX_CPUS]; /* as LDR has it in xAPIC mode */
 static uint32_t priority[MAX_CPUS];
@@ -54,12 +51,12 @@ static uint64_t logical(uint32_t dest)
 
 static uint64_t expected(unsigned from, uint32_t dest, uint32_t low)
 {
-    switch (low & OTHERS) {
-    case SELF:
+    switch (low & ICR_OTHERS) {
+    case ICR_SELF:
         return 1ull << from;
-    case ALL:
+    case ICR_ALL:
         return all_cpus();
-    case OTHERS:
+    case ICR_OTHERS:
         return all_cpus() & ~(1ull << from);
     default:
         return low & LOGICAL ? logical(dest) : physical(dest);
@@ -227,12 +224,12 @@ static void send_kind(const char *to_each, const char *to_groups, uint32_t deliv
 static void send_shorthands(void)
 {
     for (unsigned i = 0; i < cpu_count; i += 1 + cpu_count / 16) {
-        try(i, any_cpu(), SELF);
-        try(i, any_cpu(), ALL);
-        try(i, any_cpu(), OTHERS);
-        try(i, any_cpu(), OTHERS | 0x400);
+        try(i, any_cpu(), ICR_SELF);
+        try(i, any_cpu(), ICR_ALL);
+        try(i, any_cpu(), ICR_OTHERS);
+        try(i, any_cpu(), ICR_OTHERS | 0x400);
         try(i, i, 0x400); /* itself, but not by the shorthand */
-        try(i, any_cpu(), OTHERS | LOWEST);
+        try(i, any_cpu(), ICR_OTHERS | LOWEST);
     }
     conclude("shorthands");
 }
@@ -245,7 +242,7 @@ static void send_smis(void)
     count_taken(before, TESTED);
     for (unsigned i = 0; i < cpu_count; i++)
         send_from(any_cpu(), i, SMI);
-    send_from(0, 0, SMI | OTHERS);
+    send_from(0, 0, SMI | ICR_OTHERS);
     if (fence(0, all_cpus()) != all_cpus())
         wrong++;
     count_taken(before, TESTED);

@@ -7,6 +7,7 @@
 void guest_main(void)
 {
     cpus_init((unsigned)option_number("cpus", 2));
+    count_interrupts();
     test_madt();
     test_start();
     test_ipis();

@@ -3,10 +3,7 @@
  */
 #include "smp.h"
 
-#define INIT 0x4500u
 #define DEASSERT 0x8500u
-#define SIPI (0x4600u | START >> 12)
-#define OTHERS 0xc0000u
 
 static const uint64_t first = 1;
 
@@ -66,10 +63,10 @@ void test_start(void)
     uint32_t none = cpu_count - 1;
 
     state_is("the first CPU runs alone", first, 0, 0);
-    to_others(INIT);
+    to_others(ICR_INIT);
     state_is("INIT at waiting CPUs", first, 0, 0);
-    to_others(SIPI);
-    to_others(SIPI);
+    to_others(ICR_SIPI);
+    to_others(ICR_SIPI);
     state_is("started one by one, the second SIPI ignored", all_cpus(), 0, none);
     identify();
 }
@@ -84,7 +81,7 @@ static void job_spin(struct cpu *c)
 static void job_init_itself(struct cpu *c)
 {
     c->answer = 1;
-    apic_icr(c->id, INIT);
+    apic_icr(c->id, ICR_INIT);
     for (;;)
         pause();
 }
@@ -93,8 +90,7 @@ static void job_init_itself(struct cpu *c)
 static void begin(unsigned id, void (*job)(struct cpu *c))
 {
     cpu[id]->answer = 0;
-    cpu[id]->job = job;
-    apic_icr(id, WAKE);
+    give_job(id, job, 0);
     AWAIT(cpu[id]->answer, 5000);
 }
 
@@ -102,7 +98,7 @@ static void restart(const char *name, unsigned id)
 {
     uint32_t before = starts_of(others());
 
-    apic_icr(id, SIPI);
+    apic_icr(id, ICR_SIPI);
     state_is(name, all_cpus(), before, 1);
 }
 
@@ -111,7 +107,7 @@ static void init_one(unsigned id)
     uint64_t rest = all_cpus() & ~(1ull << id);
     uint32_t before = starts_of(others()), nmis = real_mode_nmis(), taken = cpu[id]->got[TESTED];
 
-    apic_icr(id, INIT);
+    apic_icr(id, ICR_INIT);
     state_is("INIT of a halted CPU", rest, before, 0);
     apic_icr(id, 0x400);
     state_is("NMI does not start a CPU", rest, before, 0);
@@ -121,7 +117,7 @@ static void init_one(unsigned id)
     check(real_mode_nmis() == nmis + 1, "the NMI has waited for it", "%u NMIs", real_mode_nmis() - nmis);
     begin(id, job_spin);
     apic_icr(id, TESTED);
-    apic_icr(id, INIT);
+    apic_icr(id, ICR_INIT);
     state_is("INIT of a running CPU", rest, before, 1);
     before = starts_of(others());
     restart("and its start", id);
@@ -138,12 +134,12 @@ static void sipi_then_init(unsigned id)
     uint32_t before = starts_of(others());
 
     begin(id, job_spin);
-    apic_icr(id, SIPI);
-    apic_icr(id, INIT);
+    apic_icr(id, ICR_SIPI);
+    apic_icr(id, ICR_INIT);
     state_is("a SIPI before INIT is none after it", rest, before, 0);
-    apic_icr(id, SIPI);
+    apic_icr(id, ICR_SIPI);
     AWAIT(starts_of(others()) != before, 5000);
-    apic_icr(id, INIT);
+    apic_icr(id, ICR_INIT);
     state_is("INIT behind a SIPI stops the CPU", rest, before, 1);
     restart("and its start", id);
 }
@@ -156,13 +152,13 @@ void test_init(void)
     init_one(cpu_count - 1);
     sipi_then_init(cpu_count / 2);
     before = starts_of(others());
-    apic_icr(0, OTHERS | SIPI);
+    apic_icr(0, ICR_OTHERS | ICR_SIPI);
     state_is("SIPI at running CPUs is ignored", all_cpus(), before, 0);
-    apic_icr(0, OTHERS | DEASSERT);
+    apic_icr(0, ICR_OTHERS | DEASSERT);
     state_is("INIT level de-assert does nothing", all_cpus(), before, 0);
-    apic_icr(0, OTHERS | INIT);
+    apic_icr(0, ICR_OTHERS | ICR_INIT);
     state_is("INIT at all others", first, before, 0);
-    apic_icr(0, OTHERS | SIPI);
-    apic_icr(0, OTHERS | SIPI);
+    apic_icr(0, ICR_OTHERS | ICR_SIPI);
+    apic_icr(0, ICR_OTHERS | ICR_SIPI);
     state_is("all started at once", all_cpus(), before, cpu_count - 1);
 }

@@ -4,7 +4,6 @@
  */
 #include "guest.h"
 
-#define CODE    0x8000u
 #define NOTES   0x600u  /* where the CPU writes what it finds */
 #define MARK    0x500u  /* read through FS: which base has it? */
 #define OLD_FS  0x2000u
@@ -40,19 +39,13 @@ __asm__(".pushsection .text\n"
         ".code64\n"
         ".popsection\n");
 
-static volatile uint32_t *at(uintptr_t address)
-{
-    __asm__("" : "+r"(address)); /* low memory is no null pointer */
-    return (volatile uint32_t *)address;
-}
-
 static bool moves(void)
 {
-    uint32_t before = *at(NOTES);
+    uint32_t before = *word(NOTES);
 
     for (unsigned i = 0; i < 200; i++) {
         delay_us(1000);
-        if (*at(NOTES) != before)
+        if (*word(NOTES) != before)
             return true;
     }
     return false;
@@ -60,9 +53,9 @@ static bool moves(void)
 
 static bool started(void)
 {
-    for (unsigned i = 0; i < 200 && !*at(NOTES); i++)
+    for (unsigned i = 0; i < 200 && !*word(NOTES); i++)
         delay_us(1000);
-    return *at(NOTES);
+    return *word(NOTES);
 }
 
 static bool stands(void)
@@ -70,22 +63,22 @@ static bool stands(void)
     uint32_t before;
 
     delay_us(20000);
-    before = *at(NOTES);
+    before = *word(NOTES);
     delay_us(50000);
-    return *at(NOTES) == before;
+    return *word(NOTES) == before;
 }
 
 static void init_other(void)
 {
-    apic_icr(1, 0x4500);
+    apic_icr(1, ICR_INIT);
     delay_us(10000);
 }
 
 static void start_other(uint8_t then)
 {
-    *at(NOTES) = *at(NOTES + 4) = *at(NOTES + 8) = 0;
-    *at(0x610) = then;
-    apic_icr(1, 0x4600 | CODE >> 12);
+    *word(NOTES) = *word(NOTES + 4) = *word(NOTES + 8) = 0;
+    *word(0x610) = then;
+    apic_icr(1, ICR_SIPI);
 }
 
 static void from(const char *name, uint8_t then)
@@ -101,23 +94,23 @@ static void from(const char *name, uint8_t then)
     check(stands(), stops, "it goes on");
     start_other(then);
     check(started(), starts, "it does not start");
-    check(*at(NOTES + 4) == 0x11111111 && (uint16_t)*at(NOTES + 8) == CODE >> 4 && !(*at(NOTES + 12) & 1), state,
-          "FS finds %x, CS %x, CR0 %x", *at(NOTES + 4), *at(NOTES + 8), *at(NOTES + 12));
+    check(*word(NOTES + 4) == 0x11111111 && (uint16_t)*word(NOTES + 8) == START >> 4 && !(*word(NOTES + 12) & 1), state,
+          "FS finds %x, CS %x, CR0 %x", *word(NOTES + 4), *word(NOTES + 8), *word(NOTES + 12));
 }
 
 void guest_main(void)
 {
     apic_enable();
-    memcpy((void *)at(CODE), ap_start, (size_t)(ap_end - ap_start));
-    *at(MARK) = 0x11111111;
-    *at(OLD_FS * 16 + MARK) = 0x22222222;
+    place_start(ap_start, ap_end);
+    *word(MARK) = 0x11111111;
+    *word(OLD_FS * 16 + MARK) = 0x22222222;
     from("waiting", 0);
     from("running", 1);
     from("halted", 2);
     from("port", 0);
     start_other(0);
     check(moves(), "sipi_while_running_is_ignored", "it stopped");
-    check(*at(NOTES + 4) == 0, "sipi_while_running_starts_nothing", "it started again");
+    check(*word(NOTES + 4) == 0, "sipi_while_running_starts_nothing", "it started again");
     init_other();
     check(stands(), "stopped_at_the_end", "it goes on");
 }

@@ -1,5 +1,4 @@
-/* The CPUs, their jobs and their interrupts. */
-#include "smp.h"
+#include "cpus.h"
 
 #define STACK_BYTES 8192u
 #define MSR_GS_BASE 0xc0000101u
@@ -22,28 +21,25 @@ extern const char cpu_start[], cpu_start_nmi[], cpu_start_end[], start_nmis[];
 void cpu_main(void) __attribute__((noreturn));
 
 /* Who sees the count finds nothing in service. */
-static void count(struct frame *f)
+void count_here(struct frame *f)
 {
     if (f->vector != NMI)
         apic_write(APIC_EOI, 0);
     this_cpu()->got[f->vector]++;
 }
 
-static uint8_t *low(uintptr_t address)
+void count_real_mode_nmis(void)
 {
-    __asm__("" : "+r"(address)); /* low memory is no null pointer */
-    return (uint8_t *)address;
+    *word(IVT_NMI) = START << 12 | (uint32_t)(cpu_start_nmi - cpu_start); /* segment START / 16 */
 }
 
 uint32_t real_mode_nmis(void)
 {
-    return *(volatile uint32_t *)low(START + (uintptr_t)(start_nmis - cpu_start));
+    return *word(START + (uintptr_t)(start_nmis - cpu_start));
 }
 
 void cpus_init(unsigned n)
 {
-    uint32_t nmi = START << 12 | (uint32_t)(cpu_start_nmi - cpu_start); /* segment START / 16 */
-
     cpu_count = n;
     for (unsigned i = 0; i < n; i++) {
         cpu[i] = &place[i].cpu;
@@ -52,11 +48,8 @@ void cpus_init(unsigned n)
     }
     wrmsr(MSR_GS_BASE, (uintptr_t)cpu[0]);
     __asm__ volatile("sidt %0" : "=m"(idt));
-    memcpy(low(START), cpu_start, (size_t)(cpu_start_end - cpu_start));
-    memcpy(low(IVT_NMI), &nmi, sizeof(nmi));
-    for (unsigned v = FENCE; v < FIRST_BALL; v++)
-        on_vector(v, count);
-    on_vector(NMI, count);
+    place_start(cpu_start, cpu_start_end);
+    on_vector(WAKE, count_here);
     timer_init();
 }
 
@@ -88,44 +81,22 @@ void timer_init(void)
     apic_write(APIC_LVT_TIMER, WATCHDOG);
 }
 
+void give_job(unsigned id, void (*job)(struct cpu *c), uint64_t argument)
+{
+    cpu[id]->argument = argument;
+    cpu[id]->job = job;
+    apic_icr(id, WAKE);
+}
+
 bool run_on(unsigned id, void (*job)(struct cpu *c), uint64_t argument)
 {
     struct cpu *c = cpu[id];
 
-    c->argument = argument;
     if (id == 0) {
+        c->argument = argument;
         job(c);
         return true;
     }
-    c->job = job;
-    apic_icr(id, WAKE);
+    give_job(id, job, argument);
     return AWAIT(!c->job, 5000);
-}
-
-void job_send(struct cpu *c)
-{
-    apic_icr((uint32_t)(c->argument >> 32), (uint32_t)c->argument);
-}
-
-void send_from(unsigned id, uint32_t dest, uint32_t low)
-{
-    run_on(id, job_send, (uint64_t)dest << 32 | low);
-}
-
-uint64_t fence(unsigned from, uint64_t expected)
-{
-    static uint32_t before[MAX_CPUS];
-    uint64_t answered = 0;
-
-    for (unsigned i = 0; i < cpu_count; i++)
-        before[i] = cpu[i]->got[FENCE];
-    send_from(from, 0, 0x80000 | FENCE);
-    for (unsigned i = 0; i < cpu_count; i++)
-        if (expected >> i & 1)
-            AWAIT(cpu[i]->got[FENCE] != before[i], 5000);
-    open_interrupts();
-    for (unsigned i = 0; i < cpu_count; i++)
-        if (cpu[i]->got[FENCE] != before[i])
-            answered |= 1ull << i;
-    return answered;
 }

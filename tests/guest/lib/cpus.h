@@ -7,10 +7,7 @@
 #include "guest.h"
 
 #define MAX_CPUS 64u
-#define START 0x8000u /* where a SIPI starts a CPU */
-#define INIT 0x4500u
-#define SIPI (0x4600u | START >> 12)
-#define OTHERS 0xc0000u
+#define NMI 2u
 #define WAKE 0xd1u
 
 struct cpu {
@@ -26,7 +23,10 @@ struct cpu {
 extern struct cpu *cpu[MAX_CPUS];
 extern unsigned cpu_count;
 
-void cpus_init(unsigned count); /* they still wait for their SIPI */
+void cpus_init(unsigned count);   /* they still wait for their SIPI */
+void count_here(struct frame *f); /* a handler: the CPU's own got[] */
+void count_real_mode_nmis(void);
+uint32_t real_mode_nmis(void); /* those that came before a CPU had left real mode */
 static inline struct cpu *this_cpu(void)
 {
     struct cpu *c;

@@ -69,6 +69,7 @@ post        ; long            ; -smp 2         ; cpus=8 count=600000 ; $done
 post        ; long            ; -smp 4         ; cpus=4 count=600000 ; $done
 hostile     ; check test      ;                ;                 ; $done
 hostile     ; long            ;                ; rounds=1000000  ; $done
+resets      ; check test long ; $exact         ; times=20        ; ^20 resets$
 triplefault ; check test long ;                ;                 ; $triple
 triplefault ; check test long ;                ; mmio            ; $triple
 "

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/client.h"
 #include "daemon/errand.h"
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
@@ -66,23 +67,15 @@ static void forget(struct visit *v)
     free(v);
 }
 
-static bool send_to(struct visit *v, const void *bytes, size_t n)
-{
-    return send(v->client.fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n;
-}
-
 /* The connection stays until the client closes it: so it sees the hypervisor's end, if that follows. */
 static void answer(struct visit *v, enum event_type type, int status, const char *text)
 {
-    struct event e = {.type = type, .status = (uint32_t)status};
-
-    snprintf(e.text, sizeof e.text, "%s", text);
     loop_cancel(&v->patience);
     guest_unwatch(&v->watcher);
     hypervisor_forget(v);
     v->waits_for_hypervisor = false;
     v->answered = true;
-    if (!send_to(v, &e, sizeof e))
+    if (!client_tell(v->client.fd, type, status, text))
         log_line("a client does not hear its answer");
     lifetime_drop();
 }
@@ -269,7 +262,7 @@ static void tell_guests(struct visit *v)
         struct guest_facts f;
 
         guest_describe(g, &f);
-        if (!send_to(v, &f, sizeof f)) {
+        if (!client_send(v->client.fd, &f, sizeof f)) {
             refuse(v, EXIT_INTERNAL, "this command does not take its answer");
             return;
         }
@@ -314,7 +307,7 @@ static void on_memory_known(void *owner, int status)
         f.slots_used += of.slot >= 0;
     }
     snprintf(f.log, sizeof f.log, "%s", log_path());
-    if (send_to(v, &f, sizeof f))
+    if (client_send(v->client.fd, &f, sizeof f))
         done(v);
     else
         refuse(v, EXIT_INTERNAL, "this command does not take its answer");
@@ -412,7 +405,7 @@ static void begin(struct visit *v)
 
 static void wait_for_hypervisor(struct visit *v)
 {
-    struct event e = {.type = EVENT_PROGRESS};
+    char text[200];
 
     v->waits_for_hypervisor = hypervisor.state == HYPERVISOR_STARTING;
     if (hypervisor.state == HYPERVISOR_READY) {
@@ -420,8 +413,8 @@ static void wait_for_hypervisor(struct visit *v)
     } else if (hypervisor.state == HYPERVISOR_FAILED) {
         refuse(v, hypervisor.status, hypervisor.error);
     } else {
-        snprintf(e.text, sizeof e.text, "starting the hypervisor in %s", hypervisor.machine);
-        send_to(v, &e, sizeof e);
+        snprintf(text, sizeof text, "starting the hypervisor in %s", hypervisor.machine);
+        client_tell(v->client.fd, EVENT_PROGRESS, 0, text);
     }
 }
 

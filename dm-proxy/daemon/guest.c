@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/client.h"
 #include "daemon/guest_life.h"
 #include "daemon/lifetime.h"
 
@@ -47,18 +48,9 @@ unsigned guests_slots_lost(void)
 
 /* ---- Who hears of it ---- */
 
-void guest_tell(struct guest *g, const struct event *e)
-{
-    if (g->client.fd >= 0 && send(g->client.fd, e, sizeof *e, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-        return; /* it has left: its descriptor says so next */
-}
-
 void guest_tell_text(struct guest *g, enum event_type type, const char *text)
 {
-    struct event e = {.type = type};
-
-    snprintf(e.text, sizeof e.text, "%s", text);
-    guest_tell(g, &e);
+    client_tell(g->client.fd, type, 0, text);
 }
 
 void guest_watch(struct guest *g, struct guest_watcher *w)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/client.h"
 #include "daemon/control.h"
 #include "daemon/guest_life.h"
 #include "daemon/latency.h"
@@ -54,7 +55,7 @@ static void gone(struct guest *g)
     close_fd(&g->image);
     close_fd(&g->devices);
     log_line("%s: %s", g->label, g->end.text);
-    guest_tell(g, &g->end);
+    client_send(g->client.fd, &g->end, sizeof g->end);
     guest_tell_watchers(g, GUEST_NEWS_GONE, NULL);
     if (g->client.fd < 0)
         guest_forget(g);

@@ -47,7 +47,6 @@ struct guest {
 
 /* guest.c */
 extern struct guest *guests;
-void guest_tell(struct guest *g, const struct event *e);
 void guest_tell_text(struct guest *g, enum event_type type, const char *text);
 void guest_tell_watchers(struct guest *g, enum guest_news news, const struct metronome_slot_status *status);
 void guest_forget(struct guest *g);

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/client.h"
 #include "daemon/guest.h"
 #include "daemon/hypervisor.h"
 #include "daemon/image.h"
@@ -31,15 +31,6 @@ struct saving {
     struct image_parts *parts;
     char error[400];
 };
-
-static void reply(struct saving *s, enum event_type type, int status, const char *text)
-{
-    struct event e = {.type = type, .status = (uint32_t)status};
-
-    snprintf(e.text, sizeof e.text, "%s", text);
-    if (s->client.fd >= 0 && send(s->client.fd, &e, sizeof e, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-        return; /* it has left: its file is not ours to care for */
-}
 
 static void forget(struct saving *s)
 {
@@ -78,7 +69,7 @@ static void fail(struct saving *s, int status, const char *why)
 {
     if (let_go(s))
         resume(s);
-    reply(s, EVENT_REFUSED, status, why);
+    client_tell(s->client.fd, EVENT_REFUSED, status, why);
     hypervisor_forget(s);
     device_model_forget(s->view.dm, s);
     forget(s);
@@ -112,7 +103,7 @@ static void on_written(void *owner)
         resume(s);
     else
         guest_was_saved(g);
-    reply(s, EVENT_ENDED, EXIT_ENDED, "");
+    client_tell(s->client.fd, EVENT_ENDED, EXIT_ENDED, "");
     forget(s);
 }
 

@@ -294,16 +294,6 @@ static void start_guest(struct vcpu *v, bool sipi, uint8_t vector)
         took(v, &t.life[v->id]);
 }
 
-static bool halts(struct vcpu *v)
-{
-    vcpu_drain(v);
-    if (inject_pending(v))
-        return true;
-    v->halted = true;
-    sched_block(v, VCPU_IDLE);
-    return false;
-}
-
 /* False: the guest has left for the pCPU's loop. */
 static bool acts(struct vcpu *v)
 {

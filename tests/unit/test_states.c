@@ -48,14 +48,8 @@ static bool guest_acts(struct vcpu *v)
         until_interrupted();
         return false;
     }
-    if (what < 4) {
-        vcpu_drain(v);
-        if (inject_pending(v))
-            return true;
-        v->halted = true;
-        sched_block(v, VCPU_IDLE);
-        return false;
-    }
+    if (what < 4)
+        return halts(v);
     if (what < 6) {
         ioreq_access(v, &a, 0, false);
         return false;

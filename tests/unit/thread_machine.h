@@ -102,6 +102,17 @@ static void until_interrupted(void)
             sleep_until_interrupt(m);
 }
 
+/* A guest does; false: it has left for the pCPU's loop. */
+static bool halts(struct vcpu *v)
+{
+    vcpu_drain(v);
+    if (inject_pending(v))
+        return true;
+    v->halted = true;
+    sched_block(v, VCPU_IDLE);
+    return false;
+}
+
 static void take_interrupts(void)
 {
     struct machine *m = &machine[test_cpu->id];

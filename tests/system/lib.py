@@ -27,6 +27,9 @@ ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BUILD = os.path.realpath(os.path.join(ROOT, os.environ.get("B", "build")))
 # How many times slower than quiet the machine may be before a wait is given up.
 PATIENCE = float(os.environ.get("METRONOME_TEST_PATIENCE", "4"))
+# A small guest without device model: says "ends: here", and then does what its command line says.
+ENDS = BUILD + "/guest/ends.elf"
+SMALL = ["--module", ENDS, "--memory", "16"]
 
 
 class Failure(Exception):
@@ -353,6 +356,11 @@ class Console:
 
     def type(self, text):
         self.process.stdin.write(text.encode())
+
+    def answers(self, letter):
+        """Small guests told to echo do, with its code in brackets."""
+        self.type(letter)
+        self.expect("<%02x>" % ord(letter))
 
     def ends(self, status, seconds=30):
         """Waits for the program's end, which must have this status."""

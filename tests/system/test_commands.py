@@ -9,12 +9,10 @@ import struct
 
 from lib import *
 
-ENDS = BUILD + "/guest/ends.elf"
-
 
 def small(*arguments, does="echo"):
     """A guest of tests/guest/ends; by default one that answers each byte with its code, in brackets."""
-    return ["--module", ENDS, "--memory", "16", "--append", does, *arguments]
+    return [*SMALL, "--append", does, *arguments]
 
 
 def up(*arguments, **environment):
@@ -57,11 +55,6 @@ def console(name, *arguments):
 
 def detached(name, *arguments):
     command("run", "--detach", "--quiet", "--name", name, *(arguments or small()))
-
-
-def answers(run, letter):
-    run.type(letter)
-    run.expect("<%02x>" % ord(letter))
 
 
 def until(what, condition, seconds=10):
@@ -120,14 +113,14 @@ def test_run_attaches():
     with hypervisor():
         with Guest(*small()) as run:
             run.expect("ends: here")
-            answers(run, "A")
+            run.answers("A")
             run.process.terminate()
             run.ends(143)
         if guests():
             raise Failure("the guest is left: %s" % guests())
     with Guest(*small()) as run:
         run.expect("ends: here")
-        answers(run, "A")
+        run.answers("A")
         if ast.literal_eval(command("info", "--json"))["ends"] != "with its last guest":
             raise Failure("info says: " + command("info"))
         if "up already" not in up():
@@ -213,7 +206,7 @@ def test_detach_and_attach():
     with hypervisor():
         with Terminal("run", *small("--name", "one")) as run:
             run.expect("ends: here")
-            answers(run, "A")
+            run.answers("A")
             run.type("\x01d")
             run.expect(r"guest 1 \(one\) goes on")
             run.ends_restored(0)
@@ -227,7 +220,7 @@ def test_detach_and_attach():
             run.expect("goes on")
             run.ends_restored(0)
         with console("1") as run:
-            answers(run, "C")
+            run.answers("C")
             fails("its console is in use by process %d" % run.process.pid, "console", "one")
             command("reset", "one")
             run.expect("ends: here")
@@ -244,7 +237,7 @@ def test_detach_and_attach():
         with console("one", "--timeout", "1") as run:
             run.ends(3)
         with console("one") as run:
-            answers(run, "E")
+            run.answers("E")
             command("destroy", "one")
             run.ends(0)
             with open(run.log) as f:
@@ -281,10 +274,10 @@ def test_client_that_does_not_read():
             detached("two")
             with console("two") as run:
                 run.expect("ends: here")
-                answers(run, "A")
+                run.answers("A")
                 for words in ("list",), ("pause", "one"), ("unpause", "one"), ("reset", "one"):
                     command(*words)
-                answers(run, "B")
+                run.answers("B")
                 fails("in use by process %d" % stuck.process.pid, "console", "one")
             command("destroy", "one")
             command("destroy", "two")
@@ -345,7 +338,7 @@ def test_pause():
             command("pause", "one")
             with Guest(*small()) as other:
                 other.expect("ends: here")
-                answers(other, "A")
+                other.answers("A")
                 command("destroy", "guest")
                 other.ends(0)
             command("reset", "one")
@@ -368,8 +361,7 @@ def test_save_of_a_paused_guest():
             raise Failure("it runs: %s" % guest("one"))
         command("restore", "-d", "--quiet", "--name", "two", path)
         with console("two") as run:
-            run.type("A")
-            run.expect("<41>")
+            run.answers("A")
         command("destroy", "two")
         command("destroy", "one")
 
@@ -511,7 +503,7 @@ def test_clients_that_misbehave():
             raise Failure("not each of 40 lists is served: %s" % [p.returncode for p in many])
         with console("one") as run:
             run.expect("ends: here")
-            answers(run, "A")
+            run.answers("A")
         command("destroy", "one")
 
 
@@ -523,7 +515,7 @@ def test_slots_and_memory():
         fails("all 8 slots for guests are in use", "run", "--quiet", *small())
         with console("guest-7") as run:
             run.expect("ends: here")
-            answers(run, "A")
+            run.answers("A")
         command("destroy", "guest-3")
         detached("another")
         for g in guests():

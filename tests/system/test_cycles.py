@@ -15,7 +15,6 @@ LENGTH = os.environ.get("METRONOME_TESTS", "test")
 CYCLES = {"check": 10, "test": 30, "long": 1000}[LENGTH]
 CYCLES_WITH_QEMU = {"check": 1, "test": 4, "long": 40}[LENGTH]
 GROWTH_KIB = 512  # that the daemon's heap may settle by; 1,000 times a page would be eight times as much
-MODULE = ["--module", BUILD + "/guest/ends.elf", "--memory", "16"]
 FREE_BYTES, TOTAL_BYTES = 40, 48  # in struct metronome_control_header (include/public/control.h)
 
 
@@ -85,7 +84,7 @@ class Daemon:
 
 def keeper():
     """The guest that stays, and whom nothing of this concerns."""
-    return Console([BUILD + "/metronome", "run", *MODULE, "--name", "keeper", "--append", "echo"], scratch.name(".log"))
+    return Console([BUILD + "/metronome", "run", *SMALL, "--name", "keeper", "--append", "echo"], scratch.name(".log"))
 
 
 def still_there(guest):
@@ -98,17 +97,17 @@ def run(*arguments, environment=None):
 
 
 def ends_itself():
-    with run(*MODULE, "--append", "exit=0") as guest:
+    with run(*SMALL, "--append", "exit=0") as guest:
         guest.ends(0)
 
 
 def crashes():
-    with run(*MODULE, "--append", "triple") as guest:
+    with run(*SMALL, "--append", "triple") as guest:
         guest.ends(4)
 
 
 def is_stopped():
-    with run(*MODULE) as guest:
+    with run(*SMALL) as guest:
         guest.expect("ends: here")
         guest.process.send_signal(signal.SIGTERM)
         guest.ends(128 + signal.SIGTERM)
@@ -116,7 +115,7 @@ def is_stopped():
 
 def is_killed():
     """Its terminal's process is, wherever that is just now."""
-    with run(*MODULE) as guest:
+    with run(*SMALL) as guest:
         time.sleep(0.02)
         guest.process.kill()
         guest.process.wait()
@@ -189,10 +188,10 @@ def test_all_slots():
         daemon = Daemon()
         ends_itself()
         before = daemon.settled()
-        guests = [stack.enter_context(run(*MODULE)) for _ in range(len(before["shared memory"]) - 1)]
+        guests = [stack.enter_context(run(*SMALL)) for _ in range(len(before["shared memory"]) - 1)]
         for guest in guests:
             guest.expect("ends: here", 60)
-        with run(*MODULE) as refused:
+        with run(*SMALL) as refused:
             refused.ends(2)
         for guest in guests:
             guest.process.terminate()

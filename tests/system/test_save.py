@@ -13,6 +13,8 @@ from linux_guest import *
 
 LONG = os.environ.get("METRONOME_TESTS") == "long"
 AWAY_S = 4  # between saving and restoring
+ECHO = [*SMALL, "--append", "echo"]
+
 
 class LinuxRestored(Guest):
     """`metronome restore FILE` of a Linux that is at its shell or prints something."""
@@ -181,13 +183,18 @@ def file_of(good, parts):
     return scratch_file(out)
 
 
-def test_forged_files():
-    """Checksums say nothing about what a file was made for."""
-    with Guest("--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo") as guest:
+def saved_small():
+    """A small guest's file, and what is in it."""
+    with Guest(*ECHO) as guest:
         guest.expect("ends: here")
         path, _ = save(guest)
     with open(path, "rb") as f:
-        good = f.read()
+        return path, f.read()
+
+
+def test_forged_files():
+    """Checksums say nothing about what a file was made for."""
+    _, good = saved_small()
     parts = sections(good)
     if file_of(good, parts) and open(file_of(good, parts), "rb").read() != good:
         raise Failure("this test does not know the file's format")
@@ -213,8 +220,7 @@ def test_forged_files():
     parts = sections(open(forged(other_clock, 3), "rb").read())
     refused(file_of(good, parts), "^metronome: saved where the TSC runs at .* cannot be scaled$")
     with restored_alone(file_of(good, parts), "--any-tsc") as after:
-        after.type("A")
-        after.expect("<41>")
+        after.answers("A")
         again, _ = save(after)
     refused(again, "cannot be scaled") # what was once agreed to is not agreed to for ever
     return "%d bytes of description" % len(description)
@@ -222,11 +228,7 @@ def test_forged_files():
 
 def test_damaged_files():
     """Cut anywhere, or with any byte changed, a file is refused before anything starts."""
-    with Guest("--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo") as guest:
-        guest.expect("ends: here")
-        path, _ = save(guest)
-    with open(path, "rb") as f:
-        good = f.read()
+    path, good = saved_small()
     cuts = sorted({0, 1, 15, 16, 23, 24, len(good) - 1} | {len(good) * i // 12 for i in range(1, 12)})
     for at in cuts:
         refused(scratch_file(good[:at]), "truncated|no saved guest")
@@ -239,8 +241,7 @@ def test_damaged_files():
     refused("/nowhere/at/all", "No such file")
     refused("/tmp", "is not a file|Is a directory")
     with restored_alone(path) as after:
-        after.type("A")
-        after.expect("<41>")
+        after.answers("A")
     return "%d bytes: cut at %d places, changed at %d" % (len(good), len(cuts), len(places))
 
 
@@ -266,7 +267,7 @@ def given_up(name, number):
 
 def test_kept_whatever_happens_to_the_name():
     """A guest that ends is in a file: whoever else wants to write one of that name, and whatever becomes of the name."""
-    with Guest("--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo") as guest:
+    with Guest(*ECHO) as guest:
         guest.expect("ends: here")
         folder = scratch.name(".folder")
         os.mkdir(folder)
@@ -274,8 +275,7 @@ def test_kept_whatever_happens_to_the_name():
             done = subprocess.run([BUILD + "/metronome", "save", "guest", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             if done.returncode != 2 or b"is no plain file" not in done.stdout:
                 raise Failure("save to %s: status %d, %s" % (path, done.returncode, done.stdout))
-        guest.type("A")
-        guest.expect("<41>")
+        guest.answers("A")
     with Guest("--disk", boot_sector("bios_guest.S"), "--memory", "64") as guest:
         guest.expect("bios-guest: boot 1")
         path = scratch.name(".saved")
@@ -299,22 +299,19 @@ def test_kept_whatever_happens_to_the_name():
 
 def test_names():
     """Of two guests with one name none is chosen; a restored one can be given another."""
-    arguments = ["--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo", "--name", "one"]
+    arguments = [*ECHO, "--name", "one"]
     with Guest(*arguments) as first:
         first.expect("ends: here")
         path, _ = save(first, "-c", name="one")
         with restored_alone(path) as second:
-            second.type("A")
-            second.expect("<41>")
+            second.answers("A")
             said = save(None, name="one", status=2)[1]
             if "several guests of this name" not in said:
                 raise Failure("two guests of one name: " + said)
         with restored_alone(path, "--name", "two") as second:
-            second.type("A")
-            second.expect("<41>")
+            second.answers("A")
             save(second, name="two")
-        first.type("B")
-        first.expect("<42>")
+        first.answers("B")
 
 
 def process_of(guest):
@@ -337,7 +334,7 @@ def ask_to_save(name, fd):
 
 def test_slow_file():
     """A file that takes no more bytes holds up neither other guests nor their ends, and its guest can be had back."""
-    arguments = ["--module", BUILD + "/guest/ends.elf", "--memory", "16", "--append", "echo", "--name"]
+    arguments = [*ECHO, "--name"]
     with Guest(*arguments, "one") as first, Guest(*arguments, "two") as second:
         first.expect("ends: here")
         second.expect("ends: here")
@@ -346,8 +343,7 @@ def test_slow_file():
         os.close(writing)
         if os.read(reading, 16) != b"Metronome guest\n":
             raise Failure("nothing is written")
-        second.type("A")
-        second.expect("<41>")
+        second.answers("A")
         began = time.monotonic()
         second.process.terminate()
         second.ends(143)
@@ -357,8 +353,7 @@ def test_slow_file():
         errand.close()
         while os.read(reading, 65536):
             pass
-        first.type("B")
-        first.expect("<42>")
+        first.answers("B")
     return "another guest ended in %.1f s" % took
 
 

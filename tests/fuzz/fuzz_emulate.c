@@ -49,10 +49,10 @@ static void set_registers(struct machine *m, const struct header *h)
         uint64_t kind = below(8);
         m->e.regs.gpr[i] = kind < 5   ? (h->mode % MODES > VM86 ? DATA : 0) + below(DATA_BYTES)
                            : kind < 7 ? below(256)
-                                      : rnd();
+                                      : random64();
     }
     m->e.regs.gpr[EMU_RCX] &= 0x1ff; /* a REP ends while the machine still runs it */
-    m->e.regs.rflags = 2 | (rnd() & 0x257cd5);
+    m->e.regs.rflags = 2 | (random64() & 0x257cd5);
     m->e.regs.rflags &= ~0x20000ull;
     if (h->mode % MODES == VM86)
         m->e.regs.rflags |= 0x20000;
@@ -66,13 +66,13 @@ static void prepare(struct machine *m, const struct header *h, const uint8_t *co
 
     machine_init(m);
     set_mode(m, h->mode % MODES, (h->rights & 0x67) | 1);
-    rnd_state = 0x9e3779b97f4a7c15 ^ h->seed;
+    seed = 0x9e3779b97f4a7c15 ^ h->seed;
     for (unsigned i = 0; i < DATA_BYTES; i += 8) {
-        uint64_t word = rnd();
+        uint64_t word = random64();
         memcpy(m->memory + DATA + i, &word, 8);
     }
     for (unsigned i = 0; i < 16; i++)
-        m->xmm[i][0] = rnd(), m->xmm[i][1] = rnd();
+        m->xmm[i][0] = random64(), m->xmm[i][1] = random64();
     set_registers(m, h);
     m->refuse_ports = h->rights & 0x80;
     m->e.regs.rip = at + (m->e.regs.seg[EMU_CS].base ? 0 : CODE);

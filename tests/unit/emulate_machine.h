@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "emulate/emulate.h"
+#include "random.h"
 
 enum { SPAN = 0x40000, DATA = 0x20000, DATA_BYTES = 0x4000, PAGE = 4096, TABLES = 0x200000, TABLE_PAGES = 8, RECORDS = 16 };
 
@@ -41,21 +42,6 @@ struct machine {
     unsigned recorded, replayed, errors, retired;
     uint64_t calls, runs, waited, crossings;
 };
-
-static uint64_t rnd_state = 0x2545f4914f6cdd1d;
-
-static inline uint64_t rnd(void)
-{
-    rnd_state ^= rnd_state << 13;
-    rnd_state ^= rnd_state >> 7;
-    rnd_state ^= rnd_state << 17;
-    return rnd_state * 0x2545f4914f6cdd1d;
-}
-
-static inline uint64_t below(uint64_t n)
-{
-    return (rnd() >> 11) % n;
-}
 
 static inline unsigned long case_count(unsigned long usual)
 {

@@ -14,6 +14,7 @@
 #include "deadline.h"
 #include "hpet/hpet.h"
 #include "pmtimer/pmtimer.h"
+#include "random.h"
 #include "rtc/rtc.h"
 #include "vioapic/vioapic.h"
 #include "vlapic/vlapic.h"
@@ -21,15 +22,6 @@
 #include "vpit/vpit.h"
 
 #define COUNT_OF(a) (sizeof(a) / sizeof((a)[0]))
-
-static uint64_t seed = 88172645463325252ull;
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 11) % below;
-}
 
 /* ---- Every model behind one door ---- */
 
@@ -123,7 +115,7 @@ static void pit_divisors(void)
                 vpit_set_line(&s.vpit, now += 24, 0, false);
                 vpit_set_line(&s.vpit, now += 24, 0, true);
                 vpit_deadline(&s.vpit);
-                vpit_write(&s.vpit, now, 3, 1, control ^ rnd(16));
+                vpit_write(&s.vpit, now, 3, 1, control ^ below(16));
                 vpit_advance(&s.vpit, now += 1ull << 40);
                 vpit_read(&s.vpit, now, 0, 1);
                 assert_true(vpit_check(&s.vpit));
@@ -268,7 +260,7 @@ static void test_xsa_261_gsi_above_15(void **state)
 {
     (void)state;
     for (unsigned n = 0; n < 300; n++) {
-        unsigned line = n < 256 ? n : (unsigned)(UINT32_MAX - rnd(UINT32_MAX / 2));
+        unsigned line = n < 256 ? n : (unsigned)(UINT32_MAX - below(UINT32_MAX / 2));
 
         reset_model(VPIC);
         before = s;
@@ -399,9 +391,9 @@ static void test_xsa_239_partially_filled_results(void **state)
     for (unsigned model = 0; model < MODELS; model++) {
         reset_model(model);
         for (unsigned n = 0; n < 20000; n++) { /* in any state that a guest can make */
-            unsigned offset = (unsigned)rnd(doors[model].bytes), size = 1u << rnd(4);
+            unsigned offset = (unsigned)below(doors[model].bytes), size = 1u << below(4);
 
-            doors[model].write(&s, n, (unsigned)rnd(doors[model].bytes), 1u << rnd(4), rnd(UINT64_MAX));
+            doors[model].write(&s, n, (unsigned)below(doors[model].bytes), 1u << below(4), below(UINT64_MAX));
             check_filled(model, n, offset, size);
         }
     }
@@ -453,7 +445,7 @@ static void disturb(struct deadline *d)
     assert_true(++self->expired <= 1);
     expiries++;
     for (unsigned n = 0; n < 4; n++) {
-        unsigned victim = (unsigned)rnd(TIMERS);
+        unsigned victim = (unsigned)below(TIMERS);
 
         if (!timers[victim] || timers[victim] == self)
             continue;
@@ -462,11 +454,11 @@ static void disturb(struct deadline *d)
             free(timers[victim]);
             timers[victim] = NULL;
         } else if (timers[victim]->deadline.when != DEADLINE_UNSET) {
-            deadline_set(&heap, &timers[victim]->deadline, clock_now + timers[victim]->expired + rnd(20));
+            deadline_set(&heap, &timers[victim]->deadline, clock_now + timers[victim]->expired + below(20));
         }
     }
-    if (rnd(2))
-        deadline_set(&heap, d, clock_now + 1 + rnd(20));
+    if (below(2))
+        deadline_set(&heap, d, clock_now + 1 + below(20));
 }
 
 /*
@@ -482,9 +474,9 @@ static void test_xsa_491_list_mutated_under_a_walker(void **state)
         for (unsigned i = 0; i < TIMERS; i++) {
             timers[i] = calloc(1, sizeof(*timers[i]));
             deadline_init(&timers[i]->deadline, disturb);
-            deadline_set(&heap, &timers[i]->deadline, rnd(100));
+            deadline_set(&heap, &timers[i]->deadline, below(100));
         }
-        for (clock_now = 0; clock_now < 100; clock_now += 1 + rnd(10)) {
+        for (clock_now = 0; clock_now < 100; clock_now += 1 + below(10)) {
             deadline_run(&heap, clock_now);
             assert_true(deadline_next(&heap) > clock_now);
             for (unsigned i = 0; i < TIMERS; i++)
@@ -510,13 +502,13 @@ static void test_xsa_503_index_race(void **state)
     (void)state;
     reset_model(RTC);
     for (unsigned n = 0; n < 200000; n++) {
-        unsigned bank = (unsigned)rnd(2), to = (unsigned)rnd(256), value = (unsigned)rnd(256);
+        unsigned bank = (unsigned)below(2), to = (unsigned)below(256), value = (unsigned)below(256);
         uint64_t now = n;
 
-        if (rnd(2)) {
+        if (below(2)) {
             rtc_write(&s.rtc, now, 2 * bank, 1, to);
             index[bank] = to & 0x7f;
-        } else if (rnd(2)) {
+        } else if (below(2)) {
             rtc_write(&s.rtc, now, 2 * bank, 2, value << 8 | to);
             index[bank] = to & 0x7f;
             if (bank || index[bank] > 0x0d)
@@ -544,24 +536,24 @@ static void test_kvm_pit_gate_races(void **state)
     (void)state;
     reset_model(VPIT);
     for (unsigned n = 0; n < 300000; n++) {
-        uint64_t at = now - rnd(30); /* the slower CPU */
+        uint64_t at = now - below(30); /* the slower CPU */
 
-        switch (rnd(5)) {
+        switch (below(5)) {
         case 0:
-            gate = (unsigned)rnd(2);
+            gate = (unsigned)below(2);
             vpit_write(&s.vpit, at, 4, 1, gate);
             break;
         case 1:
-            vpit_write(&s.vpit, at, 3, 1, 0x80 | rnd(0x40));
+            vpit_write(&s.vpit, at, 3, 1, 0x80 | below(0x40));
             break;
         case 2:
-            vpit_write(&s.vpit, at, 2, 1, rnd(4));
+            vpit_write(&s.vpit, at, 2, 1, below(4));
             break;
         case 3:
             vpit_advance(&s.vpit, at);
             break;
         default:
-            now += rnd(50);
+            now += below(50);
         }
         assert_true(vpit_check(&s.vpit));
         assert_int_equal(vpit_read(&s.vpit, at, 4, 1) & 1, gate);

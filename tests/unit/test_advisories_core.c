@@ -5,6 +5,7 @@
  * slot, exit and sched; a thread is a CPU. What concerns the models alone is in test_advisories.c.
  */
 #include "hvm.h"
+#include "random.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -104,15 +105,6 @@ void *domain_ram(const struct domain *d, uint64_t gpa, bool write)
 }
 
 /* ---- A domain ---- */
-
-static uint64_t seed = 88172645463325252ull;
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 11) % below;
-}
 
 static void *zeroed(size_t bytes)
 {
@@ -302,11 +294,11 @@ static void check_destination(struct domain *d, uint32_t dest, bool x2apic)
 {
     struct bus_message m = {.kind = BUS_INTERRUPT, .vector = 0x40, .dest = dest, .flags = BUS_ASSERT};
 
-    m.flags |= (rnd(2) ? BUS_LOGICAL : 0) | (x2apic ? BUS_X2APIC : 0);
+    m.flags |= (below(2) ? BUS_LOGICAL : 0) | (x2apic ? BUS_X2APIC : 0);
     fabric_message(d, m, (struct cause){.way = METRONOME_INJECT_IPI});
     assert_true(take_receivers(d) == expected_receivers(d, &m));
-    m.delivery = (uint8_t)rnd(8);
-    m.shorthand = (uint8_t)rnd(4);
+    m.delivery = (uint8_t)below(8);
+    m.shorthand = (uint8_t)below(4);
     d->vcpu[d->vcpus - 1]->vlapic.out.message = m;
     fabric_take_apic_output(d->vcpu[d->vcpus - 1]);
     take_receivers(d);
@@ -334,9 +326,9 @@ static void test_xsa_475_vcpu_mask_bounds(void **state)
         for (unsigned dest = 0; dest < (x2apic ? 0x200 : 0x100); dest++)
             check_destination(d, dest, x2apic);
         for (unsigned i = 0; i < 2000 && x2apic; i++)
-            check_destination(d, (uint32_t)rnd(6) << 16 | (uint32_t)rnd(0x10000), x2apic);
+            check_destination(d, (uint32_t)below(6) << 16 | (uint32_t)below(0x10000), x2apic);
         for (unsigned i = 0; i < 2000 && x2apic; i++)
-            check_destination(d, UINT32_MAX - (uint32_t)rnd(i & 1 ? 4 : UINT32_MAX), x2apic);
+            check_destination(d, UINT32_MAX - (uint32_t)below(i & 1 ? 4 : UINT32_MAX), x2apic);
         end_domain(d);
     }
 }
@@ -412,11 +404,11 @@ static void answer(struct vcpu *v)
     struct metronome_ioreq *r = request_of(v);
 
     if (!(r->state_dir_df & METRONOME_IOREQ_DATA_IS_PTR))
-        r->data = rnd(UINT64_MAX);
-    r->count = (uint32_t)rnd(80);
+        r->data = below(UINT64_MAX);
+    r->count = (uint32_t)below(80);
     r->state_dir_df = (uint8_t)((r->state_dir_df & 0xf0) | METRONOME_IOREQ_RESPONSE);
     for (unsigned i = 1; i < 6; i++)
-        if (rnd(4) == 0) {
+        if (below(4) == 0) {
             free(ram[i]);
             ram[i] = NULL;
         }
@@ -453,7 +445,7 @@ static void test_xsa_472_guest_page_gone(void **state)
     v = d->vcpu[0];
     alarm(60);
     for (unsigned n = 0; n < 20000; n++) {
-        const uint8_t *bytes = code[rnd(sizeof(code) / sizeof(code[0]))];
+        const uint8_t *bytes = code[below(sizeof(code) / sizeof(code[0]))];
 
         start_instruction(v, bytes, 4);
         v->emu.regs.gpr[EMU_RDX] = 0x1f0;
@@ -705,7 +697,7 @@ static void test_xsa_348_wait_recursion(void **state)
         assert_int_equal(hvm_pcpus[0]->runnable, 0);
         before = *request_of(v);
         for (unsigned i = 0; i < 4; i++)
-            happen(d, v, (unsigned)rnd(6));
+            happen(d, v, (unsigned)below(6));
         assert_memory_equal(&before, request_of(v), sizeof(before));
         request_of(v)->state_dir_df = METRONOME_IOREQ_RESPONSE;
         (void)ioreq_complete(v);
@@ -794,10 +786,10 @@ static void test_xsa_262_trusting_shared_ioreq_state(void **state)
         struct metronome_bufioreq_page *b = (void *)(d->slot->memory + METRONOME_DOMAIN_BUFIOREQ);
         uint8_t *after = d->slot->memory + METRONOME_DOMAIN_BUFIOREQ + sizeof(*b), kept = *after;
 
-        b->read_pointer = (uint32_t)rnd(UINT32_MAX);
-        if (rnd(2))
-            b->read_pointer = d->posted_writes - (uint32_t)rnd(600);
-        if (ioreq_posted_write(d, VGA + rnd(0x1fff8), 1u << rnd(4), rnd(UINT64_MAX)))
+        b->read_pointer = (uint32_t)below(UINT32_MAX);
+        if (below(2))
+            b->read_pointer = d->posted_writes - (uint32_t)below(600);
+        if (ioreq_posted_write(d, VGA + below(0x1fff8), 1u << below(4), below(UINT64_MAX)))
             assert_true(d->posted_writes - b->read_pointer <= METRONOME_BUFIOREQ_SLOTS);
         assert_int_equal(*after, kept);
     }
@@ -969,9 +961,9 @@ static void test_kvm_pit_gate_races(void **state)
     d = new_domain(2, false);
     start_racer(&r, d, move_gate);
     for (end = deadline_ms(RACE_MS); rdtsc() < end;) {
-        out(d->vcpu[0], 0x43, 1, 0x80 | rnd(0x40));
-        out(d->vcpu[0], 0x42, 1, rnd(256));
-        out(d->vcpu[0], 0x42, 1, rnd(4));
+        out(d->vcpu[0], 0x43, 1, 0x80 | below(0x40));
+        out(d->vcpu[0], 0x42, 1, below(256));
+        out(d->vcpu[0], 0x42, 1, below(4));
         chipset_expire(&d->chipset.deadline);
         spin_lock(&d->chipset.lock);
         assert_true(vpit_check(&d->chipset.vpit));
@@ -1011,8 +1003,8 @@ static void test_xsa_336_timer_migration_lock(void **state)
     start_racer(&r, d, program_timers);
     for (end = deadline_ms(RACE_MS); rdtsc() < end;) {
         out(d->vcpu[0], 0x43, 1, 0x34);
-        out(d->vcpu[0], 0x40, 1, rnd(256));
-        out(d->vcpu[0], 0x40, 1, rnd(256));
+        out(d->vcpu[0], 0x40, 1, below(256));
+        out(d->vcpu[0], 0x40, 1, below(256));
         chipset_rearm(d);
         deadline_run(&this_hvm()->deadlines, rdtsc());
     }

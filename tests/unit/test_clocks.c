@@ -7,6 +7,7 @@
  * each the ones at which a counter wraps or an output changes, to the TSC tick.
  */
 #include "../../arch/x86/hvm/vtime.c" /* the real conversion: freestanding, so compiled into the test */
+#include "random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -44,15 +45,6 @@ static struct board {
 } b;
 static uint64_t start;
 static uint64_t samples;
-
-static uint64_t seed = 88172645463325252ull;
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint64_t)((wide)(seed * 0x2545f4914f6cdd1dull) * below >> 64);
-}
 
 /* ---- The reference ---- */
 
@@ -268,7 +260,7 @@ static void check_lapic(uint64_t x)
     assert_int_equal(vlapic_read(&b.periodic, x, 0x390, 4), (left + (1 << LAPIC_SHIFT) - 1) >> LAPIC_SHIFT);
     assert_int_equal(b.periodic.timer_due, passed / period);
     assert_int_equal(vlapic_deadline(&b.periodic), x + left);
-    deadline = x + 1 + rnd(tsc_hz);
+    deadline = x + 1 + below(tsc_hz);
     assert_true(vlapic_msr_write(d, x, MSR_TSC_DEADLINE, deadline));
     assert_int_equal(vlapic_deadline(d), deadline);
     vlapic_advance(d, deadline - 1);
@@ -380,7 +372,7 @@ static uint64_t next_event(uint64_t x, unsigned kind)
 static uint64_t check_around(uint64_t x)
 {
     for (unsigned i = 0; i < EVENTS; i++) {
-        uint64_t event = next_event(x, (unsigned)rnd(EVENTS));
+        uint64_t event = next_event(x, (unsigned)below(EVENTS));
 
         for (uint64_t at = event > x + 1 ? event - 1 : x + 1; at <= event + 1; at++)
             check_instant(at);
@@ -401,10 +393,10 @@ static void ten_years(void **state)
 
         tsc_hz = frequencies[i];
         step = tsc_hz / steps * TEN_YEARS;
-        start_board(rnd(100 * tsc_hz));
+        start_board(below(100 * tsc_hz));
         pm_seen = ticks_of(start, 157500000, 44);
         samples = 0;
-        for (x = start; x < TEN_YEARS * tsc_hz; x += rnd(2 * step))
+        for (x = start; x < TEN_YEARS * tsc_hz; x += below(2 * step))
             x = check_around(x);
         printf("  f = %10llu Hz: %llu instants over %llu days, 0 ppb\n", (unsigned long long)tsc_hz,
                (unsigned long long)samples, (unsigned long long)((x - start) / tsc_hz / 86400));
@@ -420,7 +412,7 @@ static void conversion_to_the_end_of_time(void **state)
     for (unsigned i = 0; i < COUNT_OF(frequencies); i++) {
         tsc_hz = frequencies[i];
         for (unsigned n = 0; n < 20000; n++) {
-            uint64_t x = (n & 1 ? UINT64_MAX : UINT64_MAX >> rnd(64)) - rnd(1000);
+            uint64_t x = (n & 1 ? UINT64_MAX : UINT64_MAX >> below(64)) - below(1000);
             wide m = (wide)x * 157500000 / ((wide)tsc_hz * 11), d = (wide)x * 11 * tsc_hz;
 
             assert_int_equal(master(x), m > UINT64_MAX ? UINT64_MAX : (uint64_t)m);

@@ -249,7 +249,7 @@ static unsigned encode(struct test *t, bool *override67)
     static const uint8_t segments[] = { 0x26, 0x36, 0x3e, 0x64, 0x65, 0x2e };
     const struct form *f = t->form;
     bool cs_is_code = t->mode->protected && !t->mode->vm86 && t->mode->bits != 64; /* and cannot be written */
-    unsigned n = 0, bits = t->mode->bits, at = 0, rex = 0, modrm = (unsigned)rnd() & 0xff, digit;
+    unsigned n = 0, bits = t->mode->bits, at = 0, rex = 0, modrm = (unsigned)random64() & 0xff, digit;
 
     *override67 = below(4) == 0;
     if (*override67)
@@ -272,7 +272,7 @@ static unsigned encode(struct test *t, bool *override67)
         (f->map || f->first >= 0x40) && below(4) == 0)
         t->code[n++] = 0xf0;
     if (bits == 64 && below(2))
-        rex = 0x40 | ((unsigned)rnd() & (f->flags & NO_WIDE ? 7 : 15));
+        rex = 0x40 | ((unsigned)random64() & (f->flags & NO_WIDE ? 7 : 15));
     if (f->digits && f->digits != 0x3f && f->prefix == 0)
         rex &= ~4u; /* an extended digit is the same digit: keep the form plain */
     if ((f->flags & SREG))
@@ -289,11 +289,11 @@ static unsigned encode(struct test *t, bool *override67)
     else {
         t->code[n++] = (uint8_t)modrm;
         if (modrm < 0xc0 && (modrm & 7) == 4 && address_size(t, *override67) != 2)
-            t->code[n++] = (uint8_t)rnd();
+            t->code[n++] = (uint8_t)random64();
         at = n;
     }
     for (unsigned i = n; i < sizeof t->code; i++)
-        t->code[i] = (uint8_t)rnd();
+        t->code[i] = (uint8_t)random64();
     return at;
 }
 
@@ -354,7 +354,7 @@ static bool aim_string(struct test *t, const struct emu_insn *i)
     set_reg(t, EMU_RDI, i->address_size, to);
     set_reg(t, EMU_RCX, i->address_size, below(i->operand_size ? room / i->operand_size : room));
     if (i->rep && below(2)) /* long equal or unequal stretches for the comparisons */
-        memset(t->m.memory + DATA, (int)rnd() & 0xff, DATA_BYTES / 2);
+        memset(t->m.memory + DATA, (int)random64() & 0xff, DATA_BYTES / 2);
     return true;
 }
 
@@ -440,13 +440,13 @@ static bool generate(struct test *t)
     t->code_at = CODE + (t->code_at + 32) % CODE_BYTES;
     r->rip = t->mode->bits == 16 ? t->code_at - 0x10000 : t->code_at;
     for (unsigned g = 0; g < 16; g++)
-        r->gpr[g] = below(3) ? rnd() : below(0x200) - 0x100;
+        r->gpr[g] = below(3) ? random64() : below(0x200) - 0x100;
     if (t->mode->bits != 64)
         for (unsigned g = 0; g < 16; g++)
             r->gpr[g] = g < 8 ? (uint32_t)r->gpr[g] : 0;
-    r->rflags = (r->rflags & 0x20000) | 2 | (rnd() & ALL) | (below(4) ? 0 : DF);
+    r->rflags = (r->rflags & 0x20000) | 2 | (random64() & ALL) | (below(4) ? 0 : DF);
     for (unsigned x = 0; x < 16; x++)
-        t->m.xmm[x][0] = rnd(), t->m.xmm[x][1] = rnd();
+        t->m.xmm[x][0] = random64(), t->m.xmm[x][1] = random64();
     displacement_at = encode(t, &override67);
     if (!emu_decode(r, t->code, 15, &insn))
         return false;
@@ -638,7 +638,7 @@ static void semantics(void **state)
         t.mode = &modes[i];
         machine_init(&t.m);
         for (unsigned at = 0; at < SPAN; at++)
-            t.m.memory[at] = (uint8_t)rnd();
+            t.m.memory[at] = (uint8_t)random64();
         open_unicorn(&t);
         set_mode(&t);
         for (unsigned long c = 0; c < count; c++) {

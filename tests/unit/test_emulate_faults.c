@@ -487,7 +487,7 @@ static void corrected(void **state)
     for (unsigned long i = 0; i < count; i++) {
         static const char *const movbe[3][2] = { { "660f38f003", "660f38f103" }, { "0f38f003", "0f38f103" }, { "480f38f003", "480f38f103" } };
         unsigned which = below(3), size = 2u << which;
-        uint64_t old = rnd(), value = rnd(), swapped = 0, got = 0, address = DATA + below(DATA_BYTES);
+        uint64_t old = random64(), value = random64(), swapped = 0, got = 0, address = DATA + below(DATA_BYTES);
 
         mode(LONG_64);
         m.e.regs.gpr[EMU_RBX] = address;
@@ -506,7 +506,7 @@ static void corrected(void **state)
         expect(got == swapped, "movbe store", got, swapped);
     }
     for (unsigned long i = 0; i < count; i++) { /* LOCK NEG has the flags of NEG; CMPXCHG keeps what it must */
-        uint64_t value = below(4) ? rnd() : below(3), flags = 2 | (rnd() & 0x8d5), plain, rax = rnd();
+        uint64_t value = below(4) ? random64() : below(3), flags = 2 | (random64() & 0x8d5), plain, rax = random64();
         bool equal = below(2);
 
         mode(LONG_64);
@@ -715,10 +715,10 @@ static void random_bytes(void **state)
         }
         m.e.regs.rip = 0x1000;
         for (unsigned g = 0; g < 16; g++)
-            m.e.regs.gpr[g] = below(4) ? DATA + below(DATA_BYTES) : rnd();
+            m.e.regs.gpr[g] = below(4) ? DATA + below(DATA_BYTES) : random64();
         at = emu_linear_rip(&m.e.regs);
         for (unsigned b = 0; b < 16; b++)
-            m.memory[at + b] = (uint8_t)rnd();
+            m.memory[at + b] = (uint8_t)random64();
         if (below(2))
             m.memory[at] = (uint8_t)"\x0f\x66\xf3\xf2\xa4\xa5\xaa\xab"[below(8)];
         vector = run();

@@ -13,6 +13,7 @@
 #include <Zydis/Zydis.h>
 
 #include "emulate/internal.h"
+#include "random.h"
 
 static const struct mode {
     const char *name;
@@ -28,16 +29,6 @@ static const struct mode {
     { "real", ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16, 0, 0, 0x9b },
 };
 enum { MODES = sizeof(modes) / sizeof(modes[0]) };
-
-static uint64_t seed = 0x9e3779b97f4a7c15;
-
-static uint64_t rnd(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed;
-}
 
 struct tally {
     ZydisDecoder decoder;
@@ -125,7 +116,7 @@ static unsigned long cases(unsigned long usual)
 static void fill(uint8_t *bytes, unsigned from)
 {
     for (unsigned i = from; i < 15; i++)
-        bytes[i] = (uint8_t)rnd();
+        bytes[i] = (uint8_t)random64();
 }
 
 /* Every opcode of the four maps with every ModRM byte, after each prefix that can change its meaning. */
@@ -159,13 +150,13 @@ static void randomize(struct tally *t, unsigned long count)
 
     for (unsigned long i = 0; i < count; i++) {
         uint8_t bytes[15];
-        unsigned n = 0, kind = rnd() % 12;
+        unsigned n = 0, kind = random64() % 12;
 
-        for (unsigned left = rnd() % 4; left; left--)
-            bytes[n++] = prefixes[rnd() % sizeof prefixes];
-        if (rnd() % 64 == 0) /* too long, or nearly */
+        for (unsigned left = random64() % 4; left; left--)
+            bytes[n++] = prefixes[random64() % sizeof prefixes];
+        if (random64() % 64 == 0) /* too long, or nearly */
             while (n < 12)
-                bytes[n++] = prefixes[rnd() % sizeof prefixes];
+                bytes[n++] = prefixes[random64() % sizeof prefixes];
         fill(bytes, n);
         if (kind < sizeof escapes)
             bytes[n] = escapes[kind];
@@ -180,22 +171,22 @@ static void extended(struct tally *t, unsigned long count)
         uint8_t bytes[15];
 
         fill(bytes, 0);
-        switch (rnd() % 4) {
+        switch (random64() % 4) {
         case 0: bytes[0] = 0xc5; bytes[1] |= 0xf8; break;
         case 1:
             bytes[0] = 0xc4;
-            bytes[1] = (uint8_t)((bytes[1] | 0xe0) & 0xe0) | (uint8_t)(1 + rnd() % 3);
-            bytes[2] |= rnd() & 1 ? 0x78 : 0;
+            bytes[1] = (uint8_t)((bytes[1] | 0xe0) & 0xe0) | (uint8_t)(1 + random64() % 3);
+            bytes[2] |= random64() & 1 ? 0x78 : 0;
             break;
         case 2:
             bytes[0] = 0x8f;
-            bytes[1] = (uint8_t)(bytes[1] & 0xe0) | (uint8_t)(8 + rnd() % 3);
-            bytes[2] |= rnd() & 1 ? 0x78 : 0;
+            bytes[1] = (uint8_t)(bytes[1] & 0xe0) | (uint8_t)(8 + random64() % 3);
+            bytes[2] |= random64() & 1 ? 0x78 : 0;
             break;
         default:
             bytes[0] = 0x62;
-            bytes[1] = (uint8_t)((bytes[1] & 0xf0) | 0xc0) | (uint8_t)(1 + rnd() % 6);
-            bytes[2] |= 4 | (rnd() & 1 ? 0x78 : 0);
+            bytes[1] = (uint8_t)((bytes[1] & 0xf0) | 0xc0) | (uint8_t)(1 + random64() % 6);
+            bytes[2] |= 4 | (random64() & 1 ? 0x78 : 0);
             bytes[3] |= 8;
             break;
         }

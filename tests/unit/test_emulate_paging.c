@@ -267,7 +267,7 @@ static void indices(void **state)
     for (unsigned long i = 0; i < count; i++) {
         enum paging_kind kind = PAGED_32 + below(4);
         unsigned levels = kind == PAGED_32 ? 2 : kind + 1u, width = kind == PAGED_32 ? 10 : 9;
-        uint64_t linear = kind >= PAGED_4LEVEL ? rnd() : (uint32_t)rnd(), frame = (rnd() & 0xfffff) << 12, gpa = 0;
+        uint64_t linear = kind >= PAGED_4LEVEL ? random64() : (uint32_t)random64(), frame = (random64() & 0xfffff) << 12, gpa = 0;
         unsigned bits = kind == PAGED_5LEVEL ? 57 : 48;
 
         if (kind >= PAGED_4LEVEL)

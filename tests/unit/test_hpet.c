@@ -7,25 +7,13 @@
 #include <cmocka.h>
 
 #include "hpet/hpet.h"
+#include "random.h"
 
 enum { CAP = 0, CONF = 0x10, STS = 0x20, CNT = 0xf0 };
 #define TCONF(n) (0x100u + 0x20u * (n))
 #define TCMP(n) (TCONF(n) + 8)
 #define TFSB(n) (TCONF(n) + 16)
 enum { LEVEL = 2, ENB = 4, PER = 8, SETVAL = 0x40, M32 = 0x100, FSB = 0x4000 };
-
-static uint64_t seed = 88172645463325252ull;
-static uint64_t rnd(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed * 0x2545f4914f6cdd1dull;
-}
-static uint64_t below(uint64_t n)
-{
-    return (rnd() >> 16) % n;
-}
 
 static void enable(struct hpet *s, uint64_t now)
 {
@@ -651,18 +639,18 @@ static void random_write(unsigned *offset, unsigned *size, uint64_t *value, cons
         *offset = CONF, *value = below(8) ? 1 | below(4) : 0;
         break;
     case 1: case 2:
-        *offset = STS, *value = rnd();
+        *offset = STS, *value = random64();
         break;
     case 3:
         *offset = CNT, *value = below(3) ? 0ull - below(300) : 0x100000000ull - below(300);
         break;
     case 4: case 5: case 6: case 7:
-        *offset = TCONF(n), *value = (rnd() & ~0x3e00ull) | (below(4) ? ENB : 0) | (18 + below(7)) << 9;
+        *offset = TCONF(n), *value = (random64() & ~0x3e00ull) | (below(4) ? ENB : 0) | (18 + below(7)) << 9;
         break;
     case 8:
-        *offset = TFSB(n), *value = (0xfee00000ull + (below(16) << 12)) << 32 | (rnd() & 0xffff);
+        *offset = TFSB(n), *value = (0xfee00000ull + (below(16) << 12)) << 32 | (random64() & 0xffff);
         if (!below(8))
-            *value = rnd();
+            *value = random64();
         break;
     default:
         *offset = TCMP(n), *value = below(3) ? v->counter + below(400) : below(200);
@@ -716,7 +704,7 @@ static void test_random_walk_gaps(void **state)
     for (unsigned step = 0; step < 300000; step++) {
         struct naive hint = {.counter = s.counter};
         unsigned offset, size;
-        uint64_t value, target = now + (rnd() >> (16 + below(48)));
+        uint64_t value, target = now + (random64() >> (16 + below(48)));
         if (target < now || !below(5000)) {
             now = 0;
             hpet_reset(&s, 0);

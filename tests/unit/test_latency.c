@@ -2,6 +2,7 @@
  * The latency ledger: its buckets and percentiles against exact references, and a vector's stamp from the post to the EOI.
  */
 #include "latency/latency.h"
+#include "random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,16 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-
-static uint64_t seed = 1;
-
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 1) % below;
-}
 
 static bool within_a_percent(uint64_t shown, uint64_t exact)
 {
@@ -56,7 +47,7 @@ static void test_buckets_one_by_one(void **state)
         assert_true(v >= metronome_latency_first(b) && v - metronome_latency_first(b) < metronome_latency_width(b));
     }
     for (unsigned i = 0; i < 1000000; i++) {
-        uint64_t v = rnd(1ull << rnd(63)), first = metronome_latency_first(metronome_latency_bucket(v));
+        uint64_t v = random64() >> 2 >> below(63), first = metronome_latency_first(metronome_latency_bucket(v));
 
         assert_true(v - first < metronome_latency_width(metronome_latency_bucket(v)));
         assert_true(within_a_percent(first + metronome_latency_width(metronome_latency_bucket(v)) / 2, v));
@@ -87,12 +78,12 @@ static void test_percentiles_against_sorting(void **state)
 
     (void)state;
     for (unsigned program = 0; program < 300; program++) {
-        uint64_t n = 1 + rnd(program % 2 ? 5000 : 20), below = 1ull << (1 + rnd(40));
+        uint64_t n = 1 + below(program % 2 ? 5000 : 20), limit = 1ull << (1 + below(40));
         struct metronome_latency_summary s;
 
         memset(&h, 0, sizeof(h));
         for (uint64_t i = 0; i < n; i++) {
-            times[i] = rnd(10) ? rnd(below) : rnd(1ull << 40);
+            times[i] = below(10) ? below(limit) : below(1ull << 40);
             latency_count(&h, 7, 7 + times[i]);
         }
         qsort(times, n, sizeof(times[0]), by_value);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include "loader/loader.h"
 #include "acpi/tables.h"
+#include "random.h"
 
 #define MIB 0x100000ull
 #define PAGE (2 * MIB)
@@ -504,30 +505,21 @@ static void test_acpi_area_too_small(void **state)
 
 /* ---- Hostile images. ---- */
 
-static uint64_t seed = 88172645463325252ull;
-static uint32_t random_number(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)(seed >> 16);
-}
-
 /* Damages a few bytes, mostly where the format's own fields are, or cuts the image off. */
 static void mutate(void)
 {
     static const uint64_t nasty[] = {0, 1, 0x7f, 0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, UINT64_MAX, 0x200000, 0x7f0000, 0x800000};
     uint8_t *p = (uint8_t *)input.image;
-    for (unsigned n = 1 + random_number() % 4; n; n--) {
+    for (unsigned n = 1 + random64() % 4; n; n--) {
         static const uint32_t range[] = {0x80, 0x100, 0x300, 0x1100, IMAGE_BYTES};
-        uint32_t o = random_number() % range[random_number() % 5], size = 1u << random_number() % 4;
+        uint32_t o = random64() % range[random64() % 5], size = 1u << random64() % 4;
         if (o + size > IMAGE_BYTES)
             continue;
-        uint64_t v = random_number() & 1 ? nasty[random_number() % 13] : (uint64_t)random_number() << 32 | random_number();
+        uint64_t v = random64() & 1 ? nasty[random64() % 13] : random64();
         put(p, o, size, v);
     }
-    if (random_number() % 8 == 0)
-        use(memcpy(image, p, IMAGE_BYTES), random_number() % (IMAGE_BYTES + 1));
+    if (random64() % 8 == 0)
+        use(memcpy(image, p, IMAGE_BYTES), random64() % (IMAGE_BYTES + 1));
 }
 
 static void test_hostile_images(void **state)
@@ -537,7 +529,7 @@ static void test_hostile_images(void **state)
     for (unsigned i = 0; i < 60000; i++) {
         makers[i % MAKERS]();
         mutate();
-        input.initrd_size = random_number() % 16 ? IMAGE_BYTES : 0;
+        input.initrd_size = random64() % 16 ? IMAGE_BYTES : 0;
         if (load_all()) {
             refusals++;
             continue;

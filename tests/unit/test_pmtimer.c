@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "pmtimer/pmtimer.h"
+#include "random.h"
 
 #define STS 0u
 #define EN 2u
@@ -434,24 +435,14 @@ static bool ref_has(unsigned offset, unsigned size)
     return offset / 4 == (offset + size - 1) / 4;
 }
 
-static uint64_t seed;
-
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 16) % below;
-}
-
 static void random_step(struct ref *r)
 {
     static const unsigned sts_bit[] = {8, 10, 15};
-    unsigned offset = rnd(13), size = 1u << rnd(3), value = (unsigned)rnd(1ull << 32), line = rnd(3);
-    bool level = rnd(2);
+    unsigned offset = below(13), size = 1u << below(3), value = (unsigned)below(1ull << 32), line = below(3);
+    bool level = below(2);
     uint64_t got, want = 0;
 
-    switch (rnd(5)) {
+    switch (below(5)) {
     case 0:
         pmtimer_set_line(&pm, now, line, level);
         if (level && !r->in[line])
@@ -487,15 +478,15 @@ static void against_reference(bool wide)
     now = 0;
     pmtimer_reset(&pm, now, wide);
     for (unsigned i = 0; i < 300000; i++) {
-        now = rnd(2) ? now + rnd(16) : rnd(2) ? now + rnd(3 * half) : now - now % half + half - rnd(3) + rnd(3);
+        now = below(2) ? now + below(16) : below(2) ? now + below(3 * half) : now - now % half + half - below(3) + below(3);
         if (now < r.time)
             now = r.time;
         copy = pm;
         assert_true(pmtimer_check(&copy));
         ref_run(&r, now);
-        if (rnd(2))
+        if (below(2))
             pmtimer_advance(&pm, now);
-        pmtimer_advance(&copy, now - rnd(now - copy.seen + 1)); /* saved, restored, advanced in other steps */
+        pmtimer_advance(&copy, now - below(now - copy.seen + 1)); /* saved, restored, advanced in other steps */
         pmtimer_advance(&copy, now);
         random_step(&r);
         pmtimer_advance(&pm, now);
@@ -521,10 +512,10 @@ static void test_restored_runs_the_same(void **state)
 
     seed = 7;
     for (unsigned i = 0; i < 100000; i++) {
-        uint64_t gap = rnd(HALF24);
-        unsigned offset = rnd(13), size = 1u << rnd(3), value = (unsigned)rnd(1ull << 32);
+        uint64_t gap = below(HALF24);
+        unsigned offset = below(13), size = 1u << below(3), value = (unsigned)below(1ull << 32);
         memcpy(&copy, &pm, sizeof(pm));
-        pmtimer_advance(&pm, now + rnd(gap + 1));
+        pmtimer_advance(&pm, now + below(gap + 1));
         now += gap;
         pmtimer_write(&pm, now, offset, size, value);
         pmtimer_write(&copy, now, offset, size, value);
@@ -539,25 +530,25 @@ static void test_random_walk_stays_valid(void **state)
 {
     seed = 9;
     for (unsigned i = 0; i < 300000; i++) {
-        now = rnd(UINT64_MAX) >> rnd(64); /* time in both directions */
-        switch (rnd(5)) {
+        now = below(UINT64_MAX) >> below(64); /* time in both directions */
+        switch (below(5)) {
         case 0:
-            pmtimer_set_line(&pm, now, rnd(4), rnd(2));
+            pmtimer_set_line(&pm, now, below(4), below(2));
             break;
         case 1:
-            pmtimer_set_sci_enable(&pm, now, rnd(2));
+            pmtimer_set_sci_enable(&pm, now, below(2));
             break;
         case 2:
-            pmtimer_read(&pm, now, rnd(14), 1u << rnd(5));
+            pmtimer_read(&pm, now, below(14), 1u << below(5));
             break;
         default:
-            pmtimer_write(&pm, now, rnd(14), 1u << rnd(5), rnd(UINT64_MAX));
+            pmtimer_write(&pm, now, below(14), 1u << below(5), below(UINT64_MAX));
             break;
         }
         assert_true(pmtimer_check(&pm));
         assert_true(pmtimer_deadline(&pm) > pm.seen || pm.seen == UINT64_MAX);
         if (i % 100 == 0)
-            pmtimer_reset(&pm, rnd(UINT64_MAX) >> rnd(64), rnd(2));
+            pmtimer_reset(&pm, below(UINT64_MAX) >> below(64), below(2));
     }
 }
 

@@ -8,25 +8,13 @@
 #include <cmocka.h>
 
 #include "clock.h"
+#include "random.h"
 #include "rtc/rtc.h"
 
 enum { A = 10, B, C, D, CENTURY = 0x32 };
 enum { SET = 0x80, PIE = 0x40, AIE = 0x20, UIE = 0x10, SQWE = 8, BINARY = 4, H24 = 2, DSE = 1 };
 enum { IRQF = 0x80, PF = 0x40, AF = 0x20, UF = 0x10, UIP = 0x80 };
 #define SECOND 32768ull
-
-static uint64_t seed = 88172645463325252ull;
-static uint64_t rnd(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed * 0x2545f4914f6cdd1dull;
-}
-static uint64_t below(uint64_t n)
-{
-    return (rnd() >> 16) % n;
-}
 
 /* The first master count of a tick, and the tick of a master count. */
 static uint64_t at(uint64_t tick)
@@ -668,9 +656,9 @@ static void test_alarm_date_day_by_day(void **state)
         uint64_t day, found = NEVER, deadline;
         uint8_t date, month;
         rtc_reset(&s, 0, below(8000000000));
-        rtc_cmos_set(&s, B, AIE | H24 | (rnd() & BINARY));
+        rtc_cmos_set(&s, B, AIE | H24 | (random64() & BINARY));
         for (unsigned index = 6; index < 10 && program % 2; index++)
-            rtc_cmos_set(&s, index, program % 8 == 1 ? rnd() : below(0x20));
+            rtc_cmos_set(&s, index, program % 8 == 1 ? random64() : below(0x20));
         for (unsigned index = 1; index < 6; index += 2)
             rtc_cmos_set(&s, index, rtc_cmos_get(&s, index - 1)); /* at this time of the day */
         date = below(3) ? below(0x40) : below(2) ? 0 : 0x29;
@@ -917,18 +905,18 @@ static uint8_t random_byte(unsigned index, const struct naive *v)
 {
     static const uint8_t near_end[10] = {0x58, 0x59, 0x59, 0x59, 0x23, 0x23, 7, 0x28, 0x12, 0x99};
     if (index == A)
-        return below(4) ? 0x20 | below(16) : rnd();
+        return below(4) ? 0x20 | below(16) : random64();
     if (index == B)
-        return below(4) ? rnd() & 0x77 : rnd();
+        return below(4) ? random64() & 0x77 : random64();
     if (index == RTC_MONTH_ALARM)
-        return below(2) ? v->cmos[8] : rnd();
+        return below(2) ? v->cmos[8] : random64();
     if (index == D)
-        return below(2) ? 0 : below(2) ? v->cmos[7] : rnd();
+        return below(2) ? 0 : below(2) ? v->cmos[7] : random64();
     if ((index == 1 || index == 3 || index == 5) && below(3))
         return below(3) ? 0xff : v->cmos[index - 1] + 1;
     if (index < 10 && below(3))
         return v->cmos[B] & BINARY ? (near_end[index] >> 4) * 10 + (near_end[index] & 15) : near_end[index];
-    return rnd();
+    return random64();
 }
 
 static void same(struct rtc *s, struct naive *v)
@@ -980,13 +968,13 @@ static void test_long_gaps_second_by_second(void **state)
         struct rtc s;
         struct naive v = {0};
         uint64_t seconds = 1 + below(program % 100 == 0 ? 400000 : program % 4 ? 1000 : 20000), first_alarm = 0;
-        uint8_t mode = rnd() & (BINARY | H24);
+        uint8_t mode = random64() & (BINARY | H24);
         rtc_reset(&s, 0, below(4000000000));
         rtc_cmos_set(&s, B, mode | AIE);
         v.cmos[B] = mode;
         for (unsigned index = 0; index < 10; index++)
             rtc_cmos_set(&s, index, v.cmos[index] = random_byte(index, &v));
-        rtc_cmos_set(&s, CENTURY, v.cmos[CENTURY] = below(2) ? 0x19 + below(3) : rnd());
+        rtc_cmos_set(&s, CENTURY, v.cmos[CENTURY] = below(2) ? 0x19 + below(3) : random64());
         rtc_cmos_set(&s, D, v.cmos[D] = random_byte(D, &v) & 0x3f);
         if (below(4) == 0)
             rtc_cmos_set(&s, RTC_MONTH_ALARM, v.cmos[0x7e] = below(2) ? v.cmos[8] : random_byte(8, &v));
@@ -1012,10 +1000,10 @@ static void test_invalid_dates_over_centuries(void **state)
         struct rtc s, steps;
         uint64_t days = below(program % 8 ? 3000 : 1000000), widest = 1 + below(1 + days / 10);
         rtc_reset(&s, 0, 0);
-        rtc_cmos_set(&s, B, rnd() & (BINARY | H24));
+        rtc_cmos_set(&s, B, random64() & (BINARY | H24));
         for (unsigned index = 0; index < 10; index += index < 6 ? 2 : 1)
-            rtc_cmos_set(&s, index, rnd());
-        rtc_cmos_set(&s, CENTURY, rnd());
+            rtc_cmos_set(&s, index, random64());
+        rtc_cmos_set(&s, CENTURY, random64());
         steps = s;
         for (uint64_t day = 1; day < days; day += 1 + below(widest))
             rtc_advance(&steps, at(day * 86400 * SECOND));
@@ -1031,13 +1019,13 @@ static void test_random_walk_any_time(void **state)
     struct rtc s;
     rtc_reset(&s, 0, 0);
     for (unsigned step = 0; step < 200000; step++) {
-        uint64_t now = rnd() >> below(64);
+        uint64_t now = random64() >> below(64);
         if (!below(200))
-            rtc_reset(&s, now >> 8, rnd());
+            rtc_reset(&s, now >> 8, random64());
         else if (below(2))
-            put(&s, now >> 8, below(60), rnd());
+            put(&s, now >> 8, below(60), random64());
         else if (below(2))
-            rtc_write(&s, now, below(5), 1u << below(4), rnd());
+            rtc_write(&s, now, below(5), 1u << below(4), random64());
         else
             rtc_read(&s, now, below(5), 1u << below(4));
         assert_true(rtc_check(&s));

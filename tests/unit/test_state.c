@@ -4,6 +4,7 @@
  * whole domains; tests/fuzz/fuzz_fabric.c looks for programs that this one's chance does not find.
  */
 #include "fabric_machine.h"
+#include "random.h"
 
 #include <setjmp.h>
 #include <cmocka.h>
@@ -16,15 +17,6 @@ static void violated(const char *what, const char *condition)
 }
 
 /* ---- Programs by chance ---- */
-
-static uint64_t seed = 88172645463325252ull;
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 11) % below;
-}
 
 /* How often each operation comes; the others do not. */
 static const uint8_t weights[KINDS] = {
@@ -40,7 +32,7 @@ static uint8_t random_kind(void)
 
     for (unsigned i = 0; i < KINDS; i++)
         sum += weights[i];
-    n = (unsigned)rnd(sum);
+    n = (unsigned)below(sum);
     for (uint8_t i = 0;; n -= weights[i++])
         if (n < weights[i])
             return i;
@@ -49,25 +41,26 @@ static uint8_t random_kind(void)
 static struct operation random_operation(void)
 {
     static const uint32_t times[] = {100, 5000, 20000, 1000000, 1u << 28}, messages[] = {0x41, 0x4041, 0xc055, 0x400, 0x341};
-    struct operation o = {random_kind(), (uint8_t)rnd(256), (uint16_t)rnd(65536), (uint32_t)rnd(rnd(2) ? 256 : 1ull << 32)};
+    struct operation o = {random_kind(), (uint8_t)below(256), (uint16_t)below(65536),
+                          (uint32_t)below(below(2) ? 256 : 1ull << 32)};
 
     if (o.kind == FORWARD) {
-        o.argument = 2 * (uint16_t)rnd(4);
-        o.value = times[rnd(5)];
+        o.argument = 2 * (uint16_t)below(4);
+        o.value = times[below(5)];
     } else if (o.kind == DM_MSI) {
-        o.value = messages[rnd(5)];
+        o.value = messages[below(5)];
     }
     return o;
 }
 
 static struct operation jump(void)
 {
-    return (struct operation){JUMP, 0, (uint16_t)(0x8000 * rnd(2) + rnd(24)), (uint32_t)rnd(1ull << 32)};
+    return (struct operation){JUMP, 0, (uint16_t)(0x8000 * below(2) + below(24)), (uint32_t)below(1ull << 32)};
 }
 
 static void begin(unsigned vcpus, bool has_dm)
 {
-    const struct operation first = {has_dm, (uint8_t)(vcpus - 1), (uint16_t)rnd(8), (uint32_t)rnd(1ull << 32)};
+    const struct operation first = {has_dm, (uint8_t)(vcpus - 1), (uint16_t)below(8), (uint32_t)below(1ull << 32)};
 
     fabric_begin(&first);
 }
@@ -75,7 +68,7 @@ static void begin(unsigned vcpus, bool has_dm)
 static void run(unsigned operations, bool jumps)
 {
     for (unsigned n = 0; n < operations; n++) {
-        struct operation o = jumps && rnd(30) == 0 ? jump() : random_operation();
+        struct operation o = jumps && below(30) == 0 ? jump() : random_operation();
 
         if (!fabric_step(&o))
             return;
@@ -93,16 +86,16 @@ static void follow(unsigned vcpu, unsigned recipe, uint32_t value)
 static void set_up(unsigned vcpus)
 {
     for (unsigned recipe = 0; recipe < 5; recipe++)
-        follow(0, recipe, (uint32_t)rnd(1ull << 24));
+        follow(0, recipe, (uint32_t)below(1ull << 24));
     for (unsigned v = 1; v < vcpus; v++) {
         follow(0, 10, v << 24);
         follow(v, 4, v << 24);
     }
     for (unsigned v = 0; v < vcpus; v++)
-        follow(v, 5 + (unsigned)rnd(4), (uint32_t)rnd(1ull << 24));
+        follow(v, 5 + (unsigned)below(4), (uint32_t)below(1ull << 24));
     for (unsigned recipe = 11; recipe < RECIPES; recipe++)
-        if (rnd(3))
-            follow((unsigned)rnd(vcpus), recipe, (uint32_t)rnd(1ull << 24));
+        if (below(3))
+            follow((unsigned)below(vcpus), recipe, (uint32_t)below(1ull << 24));
 }
 
 static bool in_full(void)
@@ -832,8 +825,8 @@ static void test_spoilt_states_do_no_harm(void **state)
         begin(1 + n % 4, n / 4 % 2);
         set_up(1 + n % 4);
         run(10, false);
-        for (unsigned bits = (unsigned)rnd(3); !over(domain_of(&twins[1])); bits--) {
-            const struct operation o = {CORRUPT, 0, (uint16_t)(1u << rnd(8)), (uint32_t)rnd(1u << 30)};
+        for (unsigned bits = (unsigned)below(3); !over(domain_of(&twins[1])); bits--) {
+            const struct operation o = {CORRUPT, 0, (uint16_t)(1u << below(8)), (uint32_t)below(1u << 30)};
 
             fabric_step(&o);
             refused += status_of_slot(&slots[1])->message[0] != 0;

@@ -8,18 +8,10 @@
 #include <stdint.h>
 #include <string.h>
 #include <cmocka.h>
+#include "random.h"
 #include "ticks/ticks.h"
 
 #define PERIOD 1000u
-
-static uint64_t seed = 88172645463325252ull;
-static uint64_t below(uint64_t n)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 11) % n;
-}
 
 static struct ledger fresh(enum metronome_tick_policy policy)
 {

@@ -4,6 +4,7 @@
  * and add up after every step. Time stands still but for the test's own steps.
  */
 #include "hvm.h"
+#include "random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -59,16 +60,6 @@ static uint64_t taken[KINDS];
 static bool in_service[KINDS];
 static struct metronome_latency latency;
 static uint64_t injected[KINDS];
-static uint64_t seed;
-
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 11) % below;
-}
-
 static struct ledger *ledger_of(unsigned kind)
 {
     return kind == LAPIC ? &vcpu.ticks
@@ -158,7 +149,7 @@ static void start_timers(void)
     }
     set_pin(pins[EDGE], VECTOR + EDGE);
     set_pin(pins[LEVEL], 0x8000 | 0x2000 | (VECTOR + LEVEL));
-    out(0x43, 0x34 | (rnd(2) ? 2 : 0)); /* mode 2 or 3, 1 kHz */
+    out(0x43, 0x34 | (below(2) ? 2 : 0)); /* mode 2 or 3, 1 kHz */
     out(0x40, 1193 & 0xff);
     out(0x40, 1193 >> 8);
     cmos(0x0b, 2);
@@ -274,7 +265,7 @@ static void enter(bool patient)
         in_service[kind] = true;
         injected[kind]++;
         serve(kind);
-        if (patient && !rnd(4))
+        if (patient && !below(4))
             return;
         end_of_interrupt(kind);
         vcpu_drain(&vcpu);
@@ -354,10 +345,10 @@ static void check_counts(void)
 static void random_program(void)
 {
     for (unsigned step = 0; step < 150; step++) {
-        uint64_t until = d.time.stopped_at + rnd(rnd(10) ? 3 * MS : 40 * MS);
+        uint64_t until = d.time.stopped_at + below(below(10) ? 3 * MS : 40 * MS);
 
-        deaf = rnd(3) == 0;
-        if (rnd(3) == 0) { /* somebody else has the CPU */
+        deaf = below(3) == 0;
+        if (below(3) == 0) { /* somebody else has the CPU */
             d.time.stopped_at = until;
             look();
             enter(true);
@@ -389,7 +380,7 @@ static void test_random_programs(void **state)
 
         seed = 1000 + program;
         through_pic = program / 4 & 1;
-        new_machine(program < 24 ? all(policy) : policy | (1 + rnd(4)) << 4 | (1 + rnd(4)) << 8 | (1 + rnd(4)) << 12);
+        new_machine(program < 24 ? all(policy) : policy | (1 + below(4)) << 4 | (1 + below(4)) << 8 | (1 + below(4)) << 12);
         random_program();
     }
 }
@@ -541,53 +532,53 @@ static void test_deaf_stretch(void **state)
 
 static void disturb(void)
 {
-    switch (rnd(14)) {
+    switch (below(14)) {
     case 0:
-        out(0x43, rnd(256));
+        out(0x43, below(256));
         break;
     case 1:
-        out(0x40, rnd(256));
+        out(0x40, below(256));
         break;
     case 2:
-        cmos(0x0a, (uint8_t)(0x20 | rnd(16)));
+        cmos(0x0a, (uint8_t)(0x20 | below(16)));
         break;
     case 3:
-        cmos(0x0b, (uint8_t)(rnd(8) << 4 | 2));
+        cmos(0x0b, (uint8_t)(below(8) << 4 | 2));
         break;
     case 4:
-        store(HPET_BASE + 0x10, 8, rnd(4));
+        store(HPET_BASE + 0x10, 8, below(4));
         break;
     case 5:
-        store(HPET_BASE + 0x100 + 0x20 * rnd(3), 8, rnd(0x8000));
+        store(HPET_BASE + 0x100 + 0x20 * below(3), 8, below(0x8000));
         break;
     case 6:
-        store(HPET_BASE + 0x108 + 0x20 * rnd(3), 4, 5000 + rnd(20000));
+        store(HPET_BASE + 0x108 + 0x20 * below(3), 4, 5000 + below(20000));
         break;
     case 7:
-        store(HPET_BASE + 0x110 + 0x20 * rnd(3), 8, rnd(2) ? 0xfee0000000000000 | rnd(0x1000) : rnd(UINT64_MAX));
+        store(HPET_BASE + 0x110 + 0x20 * below(3), 8, below(2) ? 0xfee0000000000000 | below(0x1000) : below(UINT64_MAX));
         break;
     case 8:
-        set_pin((unsigned)rnd(24), (uint32_t)rnd(0x20000));
+        set_pin((unsigned)below(24), (uint32_t)below(0x20000));
         break;
     case 9:
-        out(rnd(2) ? 0x21 : 0xa1, rnd(256));
+        out(below(2) ? 0x21 : 0xa1, below(256));
         break;
     case 10:
-        out(rnd(2) ? 0x20 : 0xa0, rnd(0x40));
+        out(below(2) ? 0x20 : 0xa0, below(0x40));
         break;
     case 11:
-        lapic(0x320, (uint32_t)rnd(0x80000));
+        lapic(0x320, (uint32_t)below(0x80000));
         break;
     case 12:
-        lapic(rnd(2) ? 0xf0 : 0x350, (uint32_t)rnd(0x20000));
+        lapic(below(2) ? 0xf0 : 0x350, (uint32_t)below(0x20000));
         break;
     default:
-        if (rnd(10) == 0)
+        if (below(10) == 0)
             chipset_reset(&d, false);
-        else if (rnd(10) == 0)
+        else if (below(10) == 0)
             vcpu_post_work(&vcpu, WORK_NMI);
         else
-            lapic(0x380, (uint32_t)rnd(3 * MS));
+            lapic(0x380, (uint32_t)below(3 * MS));
     }
 }
 
@@ -602,18 +593,18 @@ static void test_random_registers(void **state)
         uint64_t before[KINDS];
 
         seed = 7000 + program;
-        through_pic = rnd(2);
+        through_pic = below(2);
         new_machine(all(1 + program % 4));
         wild = true;
         for (unsigned step = 0; step < 200; step++) {
             disturb();
             check_sums();
-            deaf = rnd(2);
-            d.time.stopped_at += rnd(2 * MS);
+            deaf = below(2);
+            d.time.stopped_at += below(2 * MS);
             look();
             enter(true);
             check_sums();
-            if (rnd(2))
+            if (below(2))
                 end_what_is_in_service();
         }
         deaf = wild = false;

@@ -3,6 +3,7 @@
  * every record comes out whole and in order, or is counted.
  */
 #include "../../common/trace.c"
+#include "random.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -14,16 +15,6 @@
 
 __thread struct pcpu *test_cpu;
 static struct pcpu cpu0, cpu1 = {.id = 1};
-
-static uint64_t seed = 1;
-
-static uint32_t rnd(uint32_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (uint32_t)((seed * 0x2545f4914f6cdd1dull >> 32) % below);
-}
 
 static const struct {
     uint32_t ours, xens;
@@ -93,7 +84,7 @@ static void test_masks(void **state)
 {
     make_rings(1);
     for (unsigned n = 0; n < 100000; n++) {
-        uint32_t mask = rnd(0x10000) << 12, event = n % 30 ? numbers[n % 30].ours : TRACE_POST;
+        uint32_t mask = below(0x10000) << 12, event = n % 30 ? numbers[n % 30].ours : TRACE_POST;
 
         trace_set_mask(mask);
         assert_int_equal(area->mask, mask);
@@ -211,7 +202,7 @@ static void test_slow_reader(void **state)
     make_rings(1);
     trace_running(5 | 7 << 16);
     for (unsigned n = 0; n < 3000; n++) {
-        for (unsigned i = rnd(400); i; i--)
+        for (unsigned i = below(400); i; i--)
             write_numbered(written++);
         take_all(0, &r);
         assert_int_equal(r.next + area->ring[0].lost, written);
@@ -237,7 +228,7 @@ static void test_claims_of_a_bad_reader(void **state)
 {
     make_rings(2);
     for (unsigned n = 0; n < 100000; n++) {
-        area->ring[0].consumed = (uint64_t)rnd(UINT32_MAX) << rnd(33);
+        area->ring[0].consumed = (uint64_t)below(UINT32_MAX) << below(33);
         write_numbered(n);
         assert_int_equal(area->ring[1].produced, 0);
         assert_int_equal(word_at(1, 0), 0);

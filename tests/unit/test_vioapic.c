@@ -6,6 +6,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "random.h"
 #include "vioapic/vioapic.h"
 
 enum { SEL = 0x00, WIN = 0x10, EOIR = 0x40 };
@@ -15,19 +16,6 @@ enum { SEL = 0x00, WIN = 0x10, EOIR = 0x40 };
 #define RIRR (1u << 14)
 #define LEVEL (1u << 15)
 #define MASKED (1u << 16)
-
-static uint64_t seed = 88172645463325252ull;
-static uint64_t rnd(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed * 0x2545f4914f6cdd1dull;
-}
-static uint64_t below(uint64_t n)
-{
-    return (rnd() >> 16) % n;
-}
 
 static uint32_t get_at(struct vioapic *s, uint64_t now, unsigned index)
 {
@@ -769,9 +757,9 @@ static uint32_t random_entry(void)
 {
     uint32_t entry = 0x30 + below(6); /* few vectors, so that they are shared */
     if (!below(6))
-        return rnd();
+        return random64();
     return entry | (below(3) ? LEVEL : 0) | (below(6) ? 0 : MASKED) | (below(8) ? 0 : LOW) | (below(4) ? 0 : below(8) << 8) |
-           (rnd() & (LOGICAL | RIRR | PENDING));
+           (random64() & (LOGICAL | RIRR | PENDING));
 }
 
 /* One random operation on both; returns the new time. */
@@ -788,14 +776,14 @@ static uint64_t random_step(struct vioapic *s, struct naive *v, uint64_t now)
         break;
     case 4:
         index = below(4) ? 0x10 + 2 * pin : below(256);
-        value = index & 1 ? rnd() : random_entry();
+        value = index & 1 ? random64() : random_entry();
         n_settle(v, now); /* selecting the register is an access of its own */
         put(s, now, index, value);
         n_write(v, now, index, value);
         break;
     case 5:
         if (!below(50)) {
-            v->wiring = rnd() & rnd() & rnd() & ((1ull << v->pins) - 1);
+            v->wiring = random64() & random64() & random64() & ((1ull << v->pins) - 1);
             vioapic_set_wiring(s, now, v->wiring);
         }
         vioapic_advance(s, now);
@@ -863,10 +851,10 @@ static void test_random_walk_any_time(void **state)
     struct vioapic s;
     vioapic_reset(&s, 0, 24, 0);
     for (unsigned step = 0; step < 200000; step++) {
-        uint64_t now = rnd() >> below(64);
+        uint64_t now = random64() >> below(64);
         switch (below(6)) {
         case 0:
-            vioapic_write(&s, now, below(4) ? 0x10 * below(5) : below(0x1000), 1u << below(4), rnd());
+            vioapic_write(&s, now, below(4) ? 0x10 * below(5) : below(0x1000), 1u << below(4), random64());
             break;
         case 1:
             put(&s, now, 0x10 + below(48), random_entry());
@@ -875,7 +863,7 @@ static void test_random_walk_any_time(void **state)
             vioapic_set_line(&s, now, below(30), below(2));
             break;
         case 3:
-            vioapic_eoi(&s, now, below(4) ? 0x30 + below(6) : rnd());
+            vioapic_eoi(&s, now, below(4) ? 0x30 + below(6) : random64());
             break;
         case 4:
             vioapic_read(&s, now, below(0x1000), 1u << below(4));

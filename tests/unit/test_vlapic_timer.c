@@ -143,12 +143,12 @@ static void timer_equals_tick_simulation(void **state)
         uint64_t seed = walk * 0x9e3779b97f4a7c15ull;
         enabled(&s, 0, walk & 1);
         for (int i = 0; i < 400; i++) {
-            uint64_t ticks = rnd(&seed) % ((i & 3) ? 50 : 3000);
-            both(&s, &n, rnd(&seed));
+            uint64_t ticks = random_after(&seed) % ((i & 3) ? 50 : 3000);
+            both(&s, &n, random_after(&seed));
             compare(&s, &n);
             while (ticks--)
                 naive_tick(&n);
-            if (rnd(&seed) & 1)
+            if (random_after(&seed) & 1)
                 continue; /* nobody looks: the next operation finds it late by itself */
             vlapic_advance(&s, n.now);
             compare(&s, &n);

@@ -10,8 +10,8 @@ static const uint32_t msrs[] = {0x10, 0x1b, 0x3b, 0x6e0, 0x7ff, 0x900, 0x808, 0x
 /* A value that is interesting more often than not. */
 static uint64_t interesting(uint64_t *seed, uint64_t now)
 {
-    uint64_t r = rnd(seed);
-    switch (rnd(seed) % 8) {
+    uint64_t r = random_after(seed);
+    switch (random_after(seed) % 8) {
     case 0:
         return r;
     case 1:
@@ -31,7 +31,7 @@ static uint64_t interesting(uint64_t *seed, uint64_t now)
 
 static uint64_t access_random(struct vlapic *s, uint64_t now, uint64_t *seed)
 {
-    uint64_t value = interesting(seed, now), result = 0, r = rnd(seed);
+    uint64_t value = interesting(seed, now), result = 0, r = random_after(seed);
     uint32_t msr = (r & 3) ? msrs[(r >> 8) % COUNT_OF(msrs)] : 0x7f0 + (uint32_t)(r >> 8) % 0x120;
     unsigned offset = (r & 12) ? ((r >> 8) & 0x3f) << 4 : (r >> 8) & 0x1fff;
     unsigned size = (r & 0x30) ? 4 : (r >> 24) % 10;
@@ -53,7 +53,7 @@ static uint64_t access_random(struct vlapic *s, uint64_t now, uint64_t *seed)
 /* One random step; everything it returns goes into the result, so that two runs can be compared. */
 static uint64_t step(struct vlapic *s, uint64_t now, uint64_t *seed)
 {
-    uint64_t r = rnd(seed);
+    uint64_t r = random_after(seed);
     switch (r % 16) {
     case 0: case 1:
         return vlapic_post(s, now, (uint8_t)(r >> 8), (r >> 16) & 1);
@@ -91,7 +91,7 @@ static uint64_t step(struct vlapic *s, uint64_t now, uint64_t *seed)
 
 static uint64_t next_time(uint64_t now, uint64_t *seed)
 {
-    uint64_t r = rnd(seed);
+    uint64_t r = random_after(seed);
     switch (r % 64) {
     case 0:
         return now + (r >> 20);
@@ -110,7 +110,7 @@ static void random_walk(void **state)
     for (uint64_t walk = 1; walk <= 2000; walk++) {
         uint64_t seed = walk * 0x9e3779b97f4a7c15ull, now = 0;
         struct vlapic s, copy;
-        power_on(&s, (uint32_t)rnd(&seed) & 0x1ff);
+        power_on(&s, (uint32_t)random_after(&seed) & 0x1ff);
         if (walk & 1)
             set_base(&s, 0, BASE | 0xd00);
         wr(&s, 0, SVR, 0x1ff);
@@ -129,7 +129,7 @@ static void random_walk(void **state)
                 memset(&copy, 0xee, sizeof(copy));
                 memcpy(&copy, saved, sizeof(copy));
             }
-            if (rnd(&seed) & 1)
+            if (random_after(&seed) & 1)
                 s.out.message.kind = copy.out.message.kind = BUS_NONE;
         }
     }

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "random.h"
 #include "vpic/vpic.h"
 
 enum { M_CMD, M_DATA, S_CMD, S_DATA, ELCR1, ELCR2 };
@@ -1168,38 +1169,28 @@ static void ref_reset(struct ref_pair *p)
         p->c[0].order[i] = p->c[1].order[i] = i;
 }
 
-static uint64_t seed;
-
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 16) % below;
-}
-
 /* A write that a driver might do: initialisations mostly run to their end, in all their variants. */
 static unsigned random_value(unsigned offset)
 {
     unsigned chip = offset / 2 % 2, step = pic.chip[chip].step;
 
-    if (rnd(20) == 0)
-        return rnd(256);
+    if (below(20) == 0)
+        return below(256);
     if (offset >= 4)
-        return rnd(256) & rnd(256);
+        return below(256) & below(256);
     if (offset & 1)
-        return step == VPIC_ICW3 ? (chip ? 2 : 4) : step == VPIC_ICW4 ? rnd(32) : rnd(256) & rnd(256) & rnd(256);
-    if (rnd(30) == 0)
-        return 0x11 | rnd(2) << 3 | (rnd(8) == 0) << 1;
-    return rnd(4) == 0 ? 8 | (rnd(256) & 0x67) : rnd(8) << 5 | rnd(8);
+        return step == VPIC_ICW3 ? (chip ? 2 : 4) : step == VPIC_ICW4 ? below(32) : below(256) & below(256) & below(256);
+    if (below(30) == 0)
+        return 0x11 | below(2) << 3 | (below(8) == 0) << 1;
+    return below(4) == 0 ? 8 | (below(256) & 0x67) : below(8) << 5 | below(8);
 }
 
 static void random_step(struct ref_pair *p)
 {
-    unsigned offset = rnd(16) ? rnd(4) : rnd(6), value, line = rnd(16);
-    bool level = rnd(2);
+    unsigned offset = below(16) ? below(4) : below(6), value, line = below(16);
+    bool level = below(2);
 
-    switch (rnd(8)) {
+    switch (below(8)) {
     case 0:
     case 1:
     case 2:
@@ -1211,7 +1202,7 @@ static void random_step(struct ref_pair *p)
         break;
     case 3:
     case 4:
-        if (pic.out.line[0].level || rnd(16) == 0)
+        if (pic.out.line[0].level || below(16) == 0)
             assert_int_equal(vpic_intack(&pic, now), ref_intack(p));
         break;
     case 5:
@@ -1220,7 +1211,7 @@ static void random_step(struct ref_pair *p)
     default:
         if (pic.chip[offset / 2 % 2].step != VPIC_READY && offset < 4)
             offset |= 1;
-        if (pic.chip[offset / 2 % 2].step == VPIC_POWER_ON && offset < 4 && rnd(4))
+        if (pic.chip[offset / 2 % 2].step == VPIC_POWER_ON && offset < 4 && below(4))
             offset &= 2;
         value = pic.chip[offset / 2 % 2].step == VPIC_POWER_ON && offset < 4 && !(offset & 1) ? 0x11 : random_value(offset);
         vpic_write(&pic, now, offset, 1, value);
@@ -1262,8 +1253,8 @@ static void test_random_walk_stays_valid(void **state)
 
     seed = 0x20;
     for (unsigned i = 0; i < 400000; i++) {
-        unsigned offset = rnd(8), size = rnd(4) ? 1 : 1u << rnd(4), value = rnd(65536), line = rnd(18), what = rnd(4);
-        now = rnd(UINT64_MAX);
+        unsigned offset = below(8), size = below(4) ? 1 : 1u << below(4), value = below(65536), line = below(18), what = below(4);
+        now = below(UINT64_MAX);
         memcpy(&copy, &pic, sizeof(pic));
         for (unsigned twice = 0; twice < 2; twice++) {
             struct vpic *p = twice ? &copy : &pic;

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "random.h"
 #include "vpit/vpit.h"
 
 #define TICK ((uint64_t)MASTER_PER_PIT_TICK)
@@ -1160,59 +1161,49 @@ static unsigned board_read(struct board *b, uint64_t when, unsigned offset)
     return b->stored61 | b->ch[2].gate | (when / 216 % 2) << 4 | b->ch[2].out << 5;
 }
 
-static uint64_t seed;
-
-static uint64_t rnd(uint64_t below)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 16) % below;
-}
-
 /* Mostly a few clocks; sometimes past a short count, rarely past a long one. */
 static uint64_t random_gap(void)
 {
-    switch (rnd(64)) {
+    switch (below(64)) {
     case 0:
-        return rnd(12 * 1000);
+        return below(12 * 1000);
     case 1:
-        return rnd(12 * 70000) >> rnd(10);
+        return below(12 * 70000) >> below(10);
     default:
-        return rnd(3) ? rnd(12 * 6) : 0;
+        return below(3) ? below(12 * 6) : 0;
     }
 }
 
 /* A byte of a count: mostly small, and always good as BCD. */
 static unsigned random_byte(void)
 {
-    unsigned digits = rnd(3) ? rnd(10) : rnd(10) << 4 | rnd(10);
-    return rnd(4) ? digits : 0;
+    unsigned digits = below(3) ? below(10) : below(10) << 4 | below(10);
+    return below(4) ? digits : 0;
 }
 
 static void random_command(struct board *b)
 {
-    unsigned ch = rnd(3), value;
+    unsigned ch = below(3), value;
     bool high;
 
-    switch (rnd(8)) {
+    switch (below(8)) {
     case 0: /* a control word, half of them with a mode that the channel has not seen for long */
-        value = ch << 6 | (1 + rnd(3)) << 4 | rnd(8) << 1 | rnd(2);
+        value = ch << 6 | (1 + below(3)) << 4 | below(8) << 1 | below(2);
         board_write(b, now, 3, value);
         vpit_write(&pit, now, 3, 1, value);
         break;
     case 1: /* latch, read-back */
-        value = rnd(2) ? ch << 6 : 0xc0 | rnd(64);
+        value = below(2) ? ch << 6 : 0xc0 | below(64);
         board_write(b, now, 3, value);
         vpit_write(&pit, now, 3, 1, value);
         break;
     case 2:
-        high = rnd(2);
+        high = below(2);
         ref_gate(&b->ch[ch], high, now);
         vpit_set_line(&pit, now, ch, high);
         break;
     case 3:
-        value = rnd(256);
+        value = below(256);
         board_write(b, now, 4, value);
         vpit_write(&pit, now, 4, 1, value);
         break;
@@ -1223,7 +1214,7 @@ static void random_command(struct board *b)
         vpit_write(&pit, now, ch, 1, value);
         break;
     default:
-        value = rnd(5);
+        value = below(5);
         assert_int_equal(board_read(b, now, value), vpit_read(&pit, now, value, 1));
         break;
     }
@@ -1275,7 +1266,7 @@ static void test_against_reference(void **state)
     for (unsigned i = 0, n = steps_wanted(); i < n; i++) {
         now += random_gap();
         board_run(&b, now);
-        if (rnd(2))
+        if (below(2))
             vpit_advance(&pit, now); /* else the access has to do it */
         random_command(&b);
         vpit_advance(&pit, now);
@@ -1322,8 +1313,8 @@ static void test_restored_runs_the_same(void **state)
 
     seed = 0x61;
     for (unsigned i = 0; i < 20000; i++) {
-        uint64_t gap = random_gap(), part = rnd(gap + 1);
-        unsigned offset = rnd(5), value = rnd(256);
+        uint64_t gap = random_gap(), part = below(gap + 1);
+        unsigned offset = below(5), value = below(256);
 
         memcpy(&copy, &pit, sizeof(pit));
         assert_true(vpit_check(&copy));
@@ -1344,17 +1335,17 @@ static void test_random_walk_stays_valid(void **state)
 {
     seed = 0x43;
     for (unsigned i = 0; i < 200000; i++) {
-        now = rnd(100) ? now + random_gap() : rnd(8) ? now + (rnd(UINT64_MAX) >> rnd(64)) : rnd(UINT64_MAX);
-        unsigned size = rnd(8) ? 1 : 1u << rnd(5), offset = rnd(7);
-        switch (rnd(4)) {
+        now = below(100) ? now + random_gap() : below(8) ? now + (below(UINT64_MAX) >> below(64)) : below(UINT64_MAX);
+        unsigned size = below(8) ? 1 : 1u << below(5), offset = below(7);
+        switch (below(4)) {
         case 0:
-            vpit_set_line(&pit, now, rnd(4), rnd(2));
+            vpit_set_line(&pit, now, below(4), below(2));
             break;
         case 1:
             vpit_read(&pit, now, offset, size);
             break;
         default:
-            vpit_write(&pit, now, offset, size, rnd(UINT64_MAX));
+            vpit_write(&pit, now, offset, size, below(UINT64_MAX));
             break;
         }
         assert_true(vpit_check(&pit));

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "clock.h"
+#include "random.h"
 #include "wide.h"
 
 typedef unsigned __int128 wide;
@@ -31,13 +32,12 @@ static int collect_edges(void **state)
     return 0;
 }
 
+/* Of any length. */
 static uint64_t rnd(void)
 {
-    static uint64_t seed = 0x128;
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull) >> (seed & 63);
+    uint64_t n = random64();
+
+    return n >> (seed & 63);
 }
 
 static wide join(struct u128 n)

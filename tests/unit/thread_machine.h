@@ -15,6 +15,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "random.h"
+
 long syscall(long number, ...); /* <unistd.h> has a pause() of its own */
 
 #define RAM     LARGE_PAGE_SIZE
@@ -51,10 +53,7 @@ static uint64_t rnd(uint64_t below)
 
     if (!seed)
         seed = rdtsc() | 1;
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return (seed * 0x2545f4914f6cdd1dull >> 11) % below;
+    return random_below(&seed, below);
 }
 
 static void nap(unsigned us)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "random.h"
 #include "vlapic/vlapic.h"
 
 #define UNUSED(x)      (void)(x)
@@ -22,15 +23,6 @@ enum {
     TIMER = 0x320, THERMAL = 0x330, PMC = 0x340, LINT0 = 0x350, LINT1 = 0x360, ERROR = 0x370, TMICT = 0x380,
     TMCCT = 0x390, DCR = 0x3e0, SELF_IPI = 0x3f0
 };
-
-/* Deterministic random numbers (xorshift64*). */
-static inline uint64_t rnd(uint64_t *seed)
-{
-    *seed ^= *seed >> 12;
-    *seed ^= *seed << 25;
-    *seed ^= *seed >> 27;
-    return *seed * 0x2545f4914f6cdd1dull;
-}
 
 /* Reads and writes a register through whichever door the mode leaves open. */
 static inline uint64_t rd(struct vlapic *s, uint64_t now, unsigned offset)

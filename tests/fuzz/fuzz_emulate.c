@@ -5,14 +5,9 @@
  * must be the decoder's.
  */
 #include "../unit/emulate_machine.h"
+#include "expect.h"
 
-#define EXPECT(condition, what)                                                                                        \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "PROPERTY: %s: %s\n", what, #condition);                                                   \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define EXPECT(condition, what) EXPECT_AT(condition, what, "")
 
 enum { CODE = 0x10000, REAL = 0, VM86, PROTECTED_16, PROTECTED_32, COMPATIBILITY, LONG_64, LONG_64_5LEVEL, MODES };
 

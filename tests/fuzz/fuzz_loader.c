@@ -6,15 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "expect.h"
 #include "loader/loader.h"
 
-#define EXPECT(condition, what)                                                                                        \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "PROPERTY: %s: %s\n", what, #condition);                                                   \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define EXPECT(condition, what) EXPECT_AT(condition, what, "")
 
 #define PAGE  0x200000u
 #define PAGES 4u

@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include "expect.h"
 #include "model.h"
 
 enum {
@@ -71,13 +72,7 @@ extern const struct invariants invariants;
 /* Where a failure is to be looked for, if the caller knows. */
 extern char step_context[100];
 
-#define EXPECT(condition, what)                                                                                        \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "PROPERTY: %s: %s%s\n", what, #condition, step_context);                                   \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#define EXPECT(condition, what) EXPECT_AT(condition, what, step_context)
 
 static inline bool reads(const struct action *a)
 {

@@ -43,13 +43,6 @@ struct machine {
     uint64_t calls, runs, waited, crossings;
 };
 
-static inline unsigned long case_count(unsigned long usual)
-{
-    const char *scale = getenv("EMU_CASES");
-
-    return scale ? strtoul(scale, NULL, 0) : usual;
-}
-
 static inline uint64_t mask_of(unsigned size)
 {
     return UINT64_MAX >> (64 - 8 * size);

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <unicorn/unicorn.h>
 
+#include "cases.h"
 #include "emulate_machine.h"
 
 enum { CF = 1, PF = 4, AF = 0x10, ZF = 0x40, SF = 0x80, DF = 0x400, OF = 0x800, ALL = CF | PF | AF | ZF | SF | OF };

@@ -8,30 +8,12 @@
 
 #include <cmocka.h>
 
+#include "cases.h"
 #include "emulate_machine.h"
 
 enum { OK = 0, AC = 17, GP = 13, SS = 12, UD = 6, NM = 7, PF = 14 };
 
-static unsigned long cases, mismatches;
 static struct machine m;
-
-static void expect(bool right, const char *what, uint64_t a, uint64_t b)
-{
-    cases++;
-    if (right)
-        return;
-    if (mismatches++ < 30)
-        printf("  %s: %llx %llx\n", what, (unsigned long long)a, (unsigned long long)b);
-}
-
-static void conclude(const char *what)
-{
-    unsigned long bad = mismatches;
-
-    printf("%s: %lu cases, %lu mismatches\n", what, cases, mismatches);
-    cases = mismatches = 0;
-    assert_int_equal(bad, 0);
-}
 
 enum code { REAL, VM86, PROTECTED_16, PROTECTED_32, LONG_64 };
 

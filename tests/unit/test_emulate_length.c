@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <Zydis/Zydis.h>
 
+#include "cases.h"
 #include "emulate/internal.h"
 #include "random.h"
 
@@ -106,13 +107,6 @@ static void check(struct tally *t, const uint8_t bytes[15])
     show(t, bytes, z.length, ours ? insn.length : 0, ZydisMnemonicGetString(z.mnemonic));
 }
 
-static unsigned long cases(unsigned long usual)
-{
-    const char *scale = getenv("EMU_CASES");
-
-    return scale ? strtoul(scale, NULL, 0) : usual;
-}
-
 static void fill(uint8_t *bytes, unsigned from)
 {
     for (unsigned i = from; i < 15; i++)
@@ -203,8 +197,8 @@ static void lengths(void **state)
 
         tally_init(&t, &modes[m]);
         enumerate(&t);
-        randomize(&t, cases(1500000));
-        extended(&t, cases(1500000));
+        randomize(&t, case_count(1500000));
+        extended(&t, case_count(1500000));
         printf("lengths, %s: %lu byte strings, %lu cases, %lu of LOCK, %lu mismatches (%lu accepted here only)\n", t.name, t.cases,
                t.legal, t.locks, t.mismatches, t.lenient);
         mismatches += t.mismatches;

@@ -8,25 +8,8 @@
 
 #include <cmocka.h>
 
+#include "cases.h"
 #include "emulate_machine.h"
-
-static unsigned long cases, mismatches;
-
-static void expect(bool right, const char *what, uint64_t a, uint64_t b)
-{
-    cases++;
-    if (right)
-        return;
-    if (mismatches++ < 20)
-        printf("  %s: %llx %llx\n", what, (unsigned long long)a, (unsigned long long)b);
-}
-
-static void conclude(const char *what)
-{
-    printf("%s: %lu cases, %lu mismatches\n", what, cases, mismatches);
-    assert_int_equal(mismatches, 0);
-    cases = mismatches = 0;
-}
 
 enum { P = 1, RW = 2, US = 4, ACCESSED = 0x20, DIRTY = 0x40, PS = 0x80 };
 #define NX (1ull << 63)

@@ -40,7 +40,13 @@ static void update(struct uart *s, uint64_t now)
     line_set(&s->out.line[0], now, gate && pending(s) != IIR_NONE);
 }
 
-/* The transmitter has room again; that is an event where it had none, or where a byte has just gone through. */
+/* An empty transmitter takes a whole FIFO without being asked in between: drivers send so many on one interrupt. */
+static bool stalled(const struct uart *s)
+{
+    return s->sent_count > UART_SENT - UART_FIFO;
+}
+
+/* The transmitter is empty again; that is an event where it was not, or where a byte has just gone through. */
 static void transmitter_empty(struct uart *s)
 {
     s->lsr |= LSR_THR_EMPTY | LSR_IDLE;
@@ -57,16 +63,13 @@ static void transmit(struct uart *s, uint8_t byte)
     s->thr_empty_pending = 0;
     if (s->sent_count == UART_SENT)
         return; /* written into a full transmitter: lost, as on the line, in loopback as well */
-    if (s->mcr & MCR_LOOP) {
-        if (s->rx_count < rx_capacity(s))
-            rx_push(s, byte);
-        else
-            s->lsr |= LSR_OVERRUN;
-        transmitter_empty(s);
-        return;
-    }
-    s->sent[(s->sent_first + s->sent_count++) % UART_SENT] = byte;
-    if (s->sent_count == UART_SENT)
+    if (!(s->mcr & MCR_LOOP))
+        s->sent[(s->sent_first + s->sent_count++) % UART_SENT] = byte;
+    else if (s->rx_count < rx_capacity(s))
+        rx_push(s, byte);
+    else
+        s->lsr |= LSR_OVERRUN;
+    if (stalled(s))
         s->lsr = (uint8_t)(s->lsr & ~(LSR_THR_EMPTY | LSR_IDLE));
     else
         transmitter_empty(s);
@@ -175,15 +178,20 @@ uint64_t uart_deadline(const struct uart *s)
     return NEVER;
 }
 
+bool uart_takes(const struct uart *s, unsigned offset, unsigned size)
+{
+    return offset != 0 || size != 1 || (s->lcr & LCR_DLAB) || s->sent_count < UART_SENT;
+}
+
 unsigned uart_take(struct uart *s, uint8_t *bytes, unsigned max)
 {
     unsigned n = 0;
-    bool was_full = s->sent_count == UART_SENT;
+    bool was_stalled = stalled(s);
     for (; n < max && s->sent_count; n++, s->sent_count--) {
         bytes[n] = s->sent[s->sent_first];
         s->sent_first = (uint8_t)((s->sent_first + 1) % UART_SENT);
     }
-    if (was_full && n)
+    if (was_stalled && !stalled(s))
         transmitter_empty(s);
     return n;
 }
@@ -198,11 +206,10 @@ bool uart_put(struct uart *s, uint8_t byte)
 
 bool uart_check(const struct uart *s)
 {
-    bool full = s->sent_count == UART_SENT;
-    uint8_t empty = full ? 0 : LSR_THR_EMPTY | LSR_IDLE;
+    uint8_t empty = stalled(s) ? 0 : LSR_THR_EMPTY | LSR_IDLE;
     bool registers = s->ier <= IER_KNOWN && s->mcr <= MCR_KNOWN && !(s->fcr & ~FCR_KEPT) && (!s->fcr || (s->fcr & FCR_ENABLE)) &&
                      (s->lsr & ~LSR_OVERRUN) == empty;
     bool fifos = s->rx_first < UART_FIFO && s->rx_count <= rx_capacity(s) && s->sent_first < UART_SENT && s->sent_count <= UART_SENT &&
-                 s->thr_empty_pending <= !full;
+                 s->thr_empty_pending <= !stalled(s);
     return registers && fifos && !s->zero[0] && !s->zero[1] && !s->out.line[0].zero && s->out.line[0].level <= 1;
 }

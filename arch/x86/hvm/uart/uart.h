@@ -7,8 +7,11 @@
  *                As a PC wires it: OUT2 gates the interrupt. A terminal is always attached: CTS, DSR and DCD are on.
  * Missing        parity, framing and break errors (no line to have them on); break is accepted and not sent.
  * Difference     - a byte takes no time on the line: it is sent when written, received when put. So the transmitter is empty again
- *                  at once, unless `sent` is full because nobody takes from it [test_transmit_stalls_when_full], and less than
- *                  the trigger level is a character time-out at once [test_timeout_is_immediate].
+ *                  at once, unless `sent` has not room for a whole FIFO more, because nobody takes from it
+ *                  [test_transmit_stalls_when_full], and less than the trigger level is a character time-out at once
+ *                  [test_timeout_is_immediate].
+ *                - a byte written while `sent` is full is lost, as one written into a chip's full FIFO; who calls this asks
+ *                  uart_takes() before and lets the CPU wait [test_takes, console:test_out_waits_for_a_late_reader].
  *                - nothing overruns outside loopback: uart_put() refuses instead [test_put_refuses_when_full].
  *                - the divisor is stored and ignored.
  *                - only byte accesses are defined [test_undefined_accesses].
@@ -45,6 +48,8 @@ void     uart_advance (struct uart *s, uint64_t now);
 uint64_t uart_deadline(const struct uart *s); /* NEVER: nothing here takes time */
 bool     uart_check   (const struct uart *s);
 
+/* False: a byte that is written there now is lost, in a transmitter that is full. */
+bool     uart_takes   (const struct uart *s, unsigned offset, unsigned size);
 /* Takes up to `max` transmitted bytes. The transmitter may become empty by it: uart_advance() brings the line up to date. */
 unsigned uart_take(struct uart *s, uint8_t *bytes, unsigned max);
 /* A byte arrives (uart_advance() raises the line); false, and nothing changed, if there is no room: try again later. */

@@ -6,14 +6,21 @@
 
 #include "daemon/console.h"
 
-#define POLL_MS 20 /* beside the doorbell: more output that came while the client was slow, input that found no room   \
-                    */
+#define POLL_MS 20 /* beside the doorbell: more output that came while the client was slow, input that found no room */
 #define MAP_BYTES ((sizeof(struct metronome_console) + 4095) & ~4095ul)
 
 void console_init(struct console *c)
 {
     memset(c, 0, sizeof *c);
     c->doorbell.fd = c->input.fd = -1;
+}
+
+static void ring(struct console *c)
+{
+    uint64_t one = 1;
+
+    if (write(c->slot->to_hypervisor, &one, sizeof one) < 0)
+        return; /* it has many to see yet */
 }
 
 /* Writes as much of the ring as the socket takes: up to the ring's end, then the rest next time. */
@@ -32,7 +39,9 @@ static bool move_output(struct console *c)
     written = n ? send(c->input.fd, s->out + at, n, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
     if (written <= 0)
         return false;
-    __atomic_store_n(&s->out_ring.consumed, consumed + (uint32_t)written, __ATOMIC_RELEASE);
+    __atomic_store_n(&s->out_ring.consumed, consumed + (uint32_t)written, __ATOMIC_SEQ_CST);
+    if (__atomic_exchange_n(&s->out_waits, 0, __ATOMIC_SEQ_CST))
+        ring(c);
     return true;
 }
 
@@ -41,7 +50,6 @@ static void move_input(struct console *c)
     struct metronome_console *s = c->shared;
     uint32_t produced = s->in_ring.produced, moved = 0;
     uint32_t room = sizeof s->in - (produced - __atomic_load_n(&s->in_ring.consumed, __ATOMIC_ACQUIRE));
-    uint64_t one = 1;
 
     if (!c->waiting_bytes || room > sizeof s->in)
         return;
@@ -52,8 +60,7 @@ static void move_input(struct console *c)
     __atomic_store_n(&s->in_ring.produced, produced + moved, __ATOMIC_RELEASE);
     c->waiting_bytes -= moved;
     memmove(c->waiting, c->waiting + moved, c->waiting_bytes);
-    if (write(c->slot->to_hypervisor, &one, sizeof one) < 0)
-        return;
+    ring(c);
 }
 
 void console_flush(struct console *c)
@@ -111,10 +118,23 @@ bool console_open(struct console *c, const struct ivshmem *slot, int socket)
     return true;
 }
 
+/* The guest has ended, and its last words shall not wait for a client that is slow to read: the socket takes a whole ring more
+ * than it would. */
+static void make_room(int socket)
+{
+    int bytes = 0;
+    socklen_t size = sizeof bytes;
+
+    if (!getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, &size))
+        setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes); /* which the kernel doubles */
+}
+
 void console_close(struct console *c)
 {
     if (!c->shared)
         return;
+    if (c->input.fd >= 0)
+        make_room(c->input.fd);
     console_flush(c);
     loop_cancel(&c->poll);
     loop_close(&c->doorbell);

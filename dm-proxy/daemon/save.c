@@ -24,15 +24,12 @@ struct saving {
     struct guest_watcher watcher; /* .guest: NULL: it has ended */
     struct guest_view view;
     bool leave_running;
-    bool guest_pauses;       /* it has been told to; one that was paused already is left so */
-    bool pausing;            /* until the hypervisor says that it is */
+    bool was_paused;   /* and is left so */
+    bool pausing;      /* until the hypervisor says that it is */
     bool device_model_stops; /* it has been told to */
-    bool ends;               /* the rest is what the client hears when the guest goes on */
-    enum event_type answer;
-    int status;
-    char text[500];
     struct process_work work;
     struct image_parts *parts;
+    char error[400];
 };
 
 static void forget(struct saving *s)
@@ -49,71 +46,32 @@ static void forget(struct saving *s)
     lifetime_drop();
 }
 
-/* ---- The end: what was stopped goes on, and then the client hears of it ---- */
-
-static void conclude(void *owner)
+static void resume(struct saving *s)
 {
-    struct saving *s = owner;
+    if (s->device_model_stops)
+        device_model_ask(s->view.dm, "{\"execute\":\"cont\"}\n", NULL, NULL);
+    if (!s->was_paused)
+        hypervisor_command(METRONOME_CONTROL_UNPAUSE, s->view.slot, NULL, NULL, NULL);
+}
+
+/* The guest is no longer ours. */
+static struct guest *let_go(struct saving *s)
+{
     struct guest *g = s->watcher.guest;
 
     guest_unwatch(&s->watcher);
     if (g)
         guest_release(g);
-    client_tell(s->client.fd, s->answer, s->status, s->text);
-    hypervisor_forget(s);
-    forget(s);
-}
-
-static void on_resumed(void *owner, int status)
-{
-    (void)status;
-    conclude(owner);
-}
-
-static void resume(struct saving *s)
-{
-    if (s->device_model_stops)
-        device_model_ask(s->view.dm, "{\"execute\":\"cont\"}\n", NULL, NULL);
-    if (!s->guest_pauses) {
-        conclude(s);
-        return;
-    }
-    loop_timer(&s->patience, PATIENCE_MS, conclude, s);
-    hypervisor_command(METRONOME_CONTROL_UNPAUSE, s->view.slot, NULL, on_resumed, s);
-}
-
-static void end(struct saving *s, enum event_type answer, int status, const char *text)
-{
-    s->ends = true;
-    s->pausing = false;
-    s->answer = answer;
-    s->status = status;
-    snprintf(s->text, sizeof s->text, "%s", text);
-    loop_pause(&s->client, true);
-    loop_cancel(&s->retry);
-    process_work_close(&s->work);
-    hypervisor_forget(s);
-    device_model_forget(s->view.dm, s);
-    if (s->watcher.guest)
-        resume(s);
-    else
-        conclude(s);
+    return g;
 }
 
 static void fail(struct saving *s, int status, const char *why)
 {
-    end(s, EVENT_REFUSED, status, why);
-}
-
-/* The guest has gone into its file. */
-static void end_guest(struct saving *s)
-{
-    struct guest *g = s->watcher.guest;
-
-    guest_unwatch(&s->watcher);
-    guest_release(g);
-    guest_was_saved(g);
-    client_tell(s->client.fd, EVENT_ENDED, EXIT_ENDED, "");
+    if (let_go(s))
+        resume(s);
+    client_tell(s->client.fd, EVENT_REFUSED, status, why);
+    hypervisor_forget(s);
+    device_model_forget(s->view.dm, s);
     forget(s);
 }
 
@@ -138,11 +96,15 @@ static void on_written(void *owner)
     if (error) {
         snprintf(why, sizeof why, "the file: %.450s", error);
         fail(s, EXIT_USAGE, why);
-    } else if (s->leave_running) {
-        end(s, EVENT_ENDED, EXIT_ENDED, "");
-    } else {
-        end_guest(s);
+        return;
     }
+    struct guest *g = let_go(s);
+    if (s->leave_running)
+        resume(s);
+    else
+        guest_was_saved(g);
+    client_tell(s->client.fd, EVENT_ENDED, EXIT_ENDED, "");
+    forget(s);
 }
 
 static bool write_file(void *argument, char *error, size_t error_size)
@@ -241,10 +203,7 @@ static void on_news(void *owner, enum guest_news news, struct guest *g, const st
     (void)g;
     if (news == GUEST_NEWS_ENDING) {
         guest_unwatch(&s->watcher);
-        if (s->ends)
-            conclude(s);
-        else
-            fail(s, EXIT_INTERNAL, "the guest ended before it was saved");
+        fail(s, EXIT_INTERNAL, "the guest ended before it was saved");
     } else if (news == GUEST_NEWS_STATUS && s->pausing && status->state == METRONOME_SLOT_PAUSED) {
         paused(s);
     }
@@ -258,12 +217,7 @@ static void on_pause(void *owner, int status)
 
 static void on_client(void *owner)
 {
-    struct saving *s = owner;
-
-    if (s->ends)
-        loop_close(&s->client);
-    else
-        fail(s, EXIT_USAGE, "given up, and the guest goes on"); /* it says nothing more, so it has left or wants to */
+    fail(owner, EXIT_USAGE, "given up, and the guest goes on"); /* it says nothing more, so it has left or wants to */
 }
 
 static bool describe(struct saving *s)
@@ -296,11 +250,12 @@ static void begin(struct saving *s)
     struct metronome_slot_status status;
 
     guest_status(s->watcher.guest, &status);
-    if (status.state == METRONOME_SLOT_PAUSED) {
+    s->was_paused = status.state == METRONOME_SLOT_PAUSED;
+    if (s->was_paused) {
         paused(s);
         return;
     }
-    s->guest_pauses = s->pausing = true;
+    s->pausing = true;
     step(s);
     hypervisor_command(METRONOME_CONTROL_PAUSE, s->view.slot, NULL, on_pause, s);
 }

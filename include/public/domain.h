@@ -116,9 +116,10 @@ METRONOME_ABI_SIZE(struct metronome_notify, 128);
 /* Console of a guest without device model. Bytes; each ring by struct metronome_ring's rules. */
 struct metronome_console {
     struct metronome_ring out_ring, in_ring;
-    uint8_t out[16384]; /* guest to terminal; when full the guest's bytes are dropped and counted */
-    uint8_t in[1024];   /* terminal to guest */
-    uint64_t dropped;
+    uint8_t out[16384];  /* guest to terminal; when full the guest waits */
+    uint8_t in[1024];    /* terminal to guest */
+    uint32_t out_waits;  /* hypervisor sets it to 1 while `out` has no room; dom0, having made some, exchanges it for 0 and rings */
+    uint32_t zero;
 };
 METRONOME_ABI_SIZE(struct metronome_console, 256 + 16384 + 1024 + 8);
 

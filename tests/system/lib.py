@@ -9,6 +9,7 @@ screen; the same machine under a plain QEMU, as a reference; and the lines that 
 
 Only modules of Debian's python3-minimal: there is no json and no shutil in it.
 """
+import ast
 import atexit
 import contextlib
 import glob
@@ -30,6 +31,11 @@ PATIENCE = float(os.environ.get("METRONOME_TEST_PATIENCE", "4"))
 # A small guest without device model: says "ends: here", and then does what its command line says.
 ENDS = BUILD + "/guest/ends.elf"
 SMALL = ["--module", ENDS, "--memory", "16"]
+
+
+def small(*arguments, does="echo"):
+    """A guest of tests/guest/ends; by default one that answers each byte with its code, in brackets."""
+    return [*SMALL, "--append", does, *arguments]
 
 
 class Failure(Exception):
@@ -112,6 +118,29 @@ def command(*arguments, status=0, **environment):
         raise Failure("metronome %s ended with status %d, not %d: %s" %
                       (" ".join(arguments), done.returncode, status, said.strip()))
     return said
+
+
+class hypervisor:
+    """`metronome up` around a test, and `metronome down` behind it, which must leave nothing."""
+
+    def __enter__(self):
+        command("up", "--quiet")
+
+    def __exit__(self, kind, value, trace):
+        command("down", *(["-f"] if kind else []))
+        if not kind:
+            nothing_left()
+
+
+def guests(*names):
+    return ast.literal_eval(command("list", "--json", *names))
+
+
+def at_rest():
+    """The guests wait for something: none has had a CPU for a while."""
+    before = [guest["cpu_s"] for guest in guests()]
+    time.sleep(0.3)
+    return [guest["cpu_s"] for guest in guests()] == before
 
 
 def scratch_copy(image):

@@ -30,7 +30,7 @@ LIBS_test_emulate := -lunicorn
 LIBS_test_emulate_length := -lZydis -lZycore
 
 # The HVM core for tests of it: its real sources, with a thread as CPU. What they call that no test comes to is not there.
-CORE_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,exit fabric inject io ioreq message post sched slot tracing vtime) \
+CORE_OBJ := $(patsubst %,$(B)/unit/core/arch/x86/hvm/%.c.o,console exit fabric inject io ioreq message post sched slot tracing vtime) \
 	$(B)/unit/core/common/trace.c.o
 $(B)/unit/core/%.c.o: %.c tests/unit/core_cpu.h
 	@mkdir -p $(@D)
@@ -80,12 +80,13 @@ SIMULATED_OBJ := $(SIMULATED_CORE:%=$(B)/unit/simulated/%.o)
 $(B)/unit/simulated/%.c.o: %.c tests/unit/simulated_cpu.h tests/unit/core_cpu.h
 	@mkdir -p $(@D)
 	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/simulated_cpu.h -MMD -MP -c $< -o $@
-SIMULATED_TESTS := $(B)/unit/test_state $(B)/unit/test_vlapic_page $(B)/unit/test_life
+SIMULATED_TESTS := $(B)/unit/test_state $(B)/unit/test_vlapic_page $(B)/unit/test_life $(B)/unit/test_console
 $(SIMULATED_TESTS): $(SIMULATED_OBJ) arch/x86/hvm/hvm.c
 $(SIMULATED_TESTS): private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h -Wno-builtin-declaration-mismatch -Wno-unused-function
 LIBS_test_state := $(SIMULATED_OBJ) $(B)/unit/libpure.a -no-pie
 LIBS_test_vlapic_page := $(LIBS_test_state)
 LIBS_test_life := $(LIBS_test_state)
+LIBS_test_console := $(LIBS_test_state)
 
 # The scheduler alone, on clocks.
 $(B)/unit/test_sched: arch/x86/hvm/sched.c

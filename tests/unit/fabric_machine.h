@@ -488,7 +488,7 @@ static enum exit_action port(struct vcpu *v, uint16_t number, unsigned size, boo
     enum exit_action action;
 
     *rax(v) = value;
-    action = exit_port(v, number, size, in);
+    action = exit_port(v, number, size, in, v->emu.regs.rip + 1);
     if (in && action == EXIT_RESUME)
         note(*rax(v));
     return action;

@@ -85,7 +85,6 @@ NOTHING(domain_request);
 NOTHING(domain_await_reset);
 NOTHING(domain_start);
 NOTHING(domain_translations_changed);
-NOTHING(domain_console_write);
 
 void domain_end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, ...)
 {
@@ -629,7 +628,7 @@ static void test_xsa_239_partially_filled_results(void **state)
         uint64_t before = 0x1122334455667788, kept = size == 4 ? 0 : before & ~all_ones(size);
 
         v->emu.regs.gpr[EMU_RAX] = before;
-        assert_int_equal(exit_port(v, 0x1f0, size, true), EXIT_LEAVE);
+        assert_int_equal(exit_port(v, 0x1f0, size, true, v->emu.regs.rip), EXIT_LEAVE);
         assert_int_equal(request_of(v)->data, 0); /* nothing of ours goes out with a read */
         request_of(v)->data = UINT64_MAX;
         request_of(v)->state_dir_df = METRONOME_IOREQ_RESPONSE;
@@ -637,7 +636,7 @@ static void test_xsa_239_partially_filled_results(void **state)
         (void)ioreq_complete(v);
         assert_true(v->emu.regs.gpr[EMU_RAX] == (kept | all_ones(size)));
         v->emu.regs.gpr[EMU_RAX] = before;
-        assert_int_equal(exit_port(v, 0x1f0, size, false), EXIT_LEAVE);
+        assert_int_equal(exit_port(v, 0x1f0, size, false, v->emu.regs.rip), EXIT_LEAVE);
         assert_true(request_of(v)->data == (before & all_ones(size))); /* nor more than the port is wide with a write */
         request_of(v)->state_dir_df = METRONOME_IOREQ_RESPONSE;
         (void)ioreq_complete(v);
@@ -691,7 +690,7 @@ static void test_xsa_348_wait_recursion(void **state)
     for (unsigned n = 0; n < 100000; n++) {
         hvm_pcpus[0]->runnable = 1;
         v->emu.regs.gpr[EMU_RAX] = n;
-        assert_int_equal(exit_port(v, 0x1f0, 1, n & 1), EXIT_LEAVE);
+        assert_int_equal(exit_port(v, 0x1f0, 1, n & 1, v->emu.regs.rip), EXIT_LEAVE);
         assert_int_equal(v->state, VCPU_WAIT_IOREQ);
         assert_true(v->io.waiting);
         assert_int_equal(hvm_pcpus[0]->runnable, 0);
@@ -746,7 +745,7 @@ static void test_xsa_166_trusting_shared_ioreq_state(void **state)
 
         v->emu.regs.gpr[EMU_RAX] = 0x1122334455667788;
         regs = v->emu.regs;
-        assert_int_equal(exit_port(v, 0x1f0, 1, true), EXIT_LEAVE);
+        assert_int_equal(exit_port(v, 0x1f0, 1, true, v->emu.regs.rip), EXIT_LEAVE);
         assert_true(v->io.request.size == 1 && v->io.request.address == 0x1f0 && !v->io.request.write);
         ioreq_poll(v);
         (void)ioreq_complete(v);
@@ -774,7 +773,7 @@ static void test_xsa_262_trusting_shared_ioreq_state(void **state)
     v = d->vcpu[0];
     alarm(30);
     for (unsigned byte = 0; byte < 256; byte++) {
-        assert_int_equal(exit_port(v, 0x1f0, 1, true), EXIT_LEAVE);
+        assert_int_equal(exit_port(v, 0x1f0, 1, true, v->emu.regs.rip), EXIT_LEAVE);
         request_of(v)->state_dir_df = (uint8_t)byte;
         assert_int_equal(ioreq_poll(v), (byte & 15) == METRONOME_IOREQ_RESPONSE);
         assert_true(v->io.waiting && v->state == VCPU_WAIT_IOREQ);

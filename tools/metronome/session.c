@@ -22,6 +22,7 @@
 #include "terminal.h"
 
 #define TICK_MS            100
+#define KEYS_BYTES         4096  /* that a guest has not taken: more stay where they are typed */
 #define GATHER_MS 1           /* a serial port's bytes come one by one: those of so long together, for one wake-up */
 #define LAST_WORDS_MS      500   /* output that is still on its way when the guest has ended */
 #define STOP_PATIENCE_S    20    /* between asking for the guest's end and hearing of it */
@@ -29,11 +30,18 @@
 
 enum { AT_STDIN, AT_SERIAL, AT_MONITOR, AT_MESSAGES, AT_DAEMON, AT_SIGNALS, PLACES };
 
+/* Typed, and not sent yet: who waited for a guest to take it would not read what the guest says, and that may wait too. */
+struct keys {
+    char bytes[KEYS_BYTES];
+    size_t n;
+};
+
 struct session {
     struct run *run;
     struct attachment at;
     int signals;
     bool in_monitor, monitor_shown, stdin_open;
+    struct keys keys[STREAMS];
     bool asked; /* the daemon, for the guest's end or our leaving it */
     bool detaching;
     bool ended; /* the guest has, or is left */
@@ -153,18 +161,40 @@ static void show_messages(struct session *s)
         show_message(s);
 }
 
-static void send_keys(struct session *s, const char *bytes, size_t n)
+static unsigned keys_go_to(const struct session *s)
 {
-    int to = s->at.stream[s->in_monitor ? STREAM_MONITOR : STREAM_SERIAL];
+    return s->in_monitor ? STREAM_MONITOR : STREAM_SERIAL;
+}
 
-    while (n && to >= 0) {
-        ssize_t sent = send(to, bytes, n, MSG_NOSIGNAL);
+static void send_keys(struct session *s, unsigned stream)
+{
+    struct keys *k = &s->keys[stream];
+    ssize_t sent = k->n ? send(s->at.stream[stream], k->bytes, k->n, MSG_NOSIGNAL | MSG_DONTWAIT) : 0;
 
-        if (sent <= 0)
-            return;
-        bytes += sent;
-        n -= (size_t)sent;
-    }
+    if (sent < 0 && errno != EAGAIN && errno != EINTR)
+        k->n = 0; /* nobody is there any more */
+    if (sent <= 0)
+        return;
+    k->n -= (size_t)sent;
+    memmove(k->bytes, k->bytes + sent, k->n);
+}
+
+/* No more than there is room for. */
+static void add_keys(struct session *s, const char *bytes, size_t n)
+{
+    struct keys *k = &s->keys[keys_go_to(s)];
+
+    memcpy(k->bytes + k->n, bytes, n);
+    k->n += n;
+    send_keys(s, keys_go_to(s));
+}
+
+/* Wherever they go. */
+static size_t room_for_keys(const struct session *s)
+{
+    size_t serial = s->keys[STREAM_SERIAL].n, monitor = s->keys[STREAM_MONITOR].n;
+
+    return KEYS_BYTES - (serial > monitor ? serial : monitor);
 }
 
 static void toggle_monitor(struct session *s)
@@ -176,7 +206,7 @@ static void toggle_monitor(struct session *s)
     s->in_monitor = !s->in_monitor;
     fprintf(stderr, "\nmetronome: keys go to %s\n", s->in_monitor ? "QEMU's monitor" : "the guest");
     if (s->in_monitor && s->monitor_shown)
-        send_keys(s, "\r", 1); /* so that it shows its prompt again */
+        add_keys(s, "\r", 1); /* so that it shows its prompt again */
     s->monitor_shown = true;
 }
 
@@ -200,15 +230,15 @@ static void act_on_key(struct session *s, enum terminal_key key)
 static void take_keys(struct session *s)
 {
     char bytes[1024];
-    ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
-    size_t done = 0, used, out;
+    size_t room = room_for_keys(s), done = 0, used, out;
+    ssize_t n = read(STDIN_FILENO, bytes, room < sizeof bytes ? room : sizeof bytes);
     enum terminal_key key;
 
     if (n <= 0)
         s->stdin_open = false;
     while (n > 0 && done < (size_t)n) {
         out = terminal_keys(bytes + done, (size_t)n - done, &used, &key);
-        send_keys(s, bytes + done, out);
+        add_keys(s, bytes + done, out);
         act_on_key(s, key);
         done += used;
     }
@@ -255,16 +285,23 @@ static void take_signal(struct session *s)
     stop(s, 128 + (int)info.ssi_signo, why);
 }
 
+static short events_of(const struct session *s, unsigned stream)
+{
+    return (short)(POLLIN | (s->keys[stream].n ? POLLOUT : 0));
+}
+
 static void wait_for_something(struct session *s)
 {
     /* What is typed before a restored QEMU has its serial port's state would be lost to that. */
-    bool takes_keys = s->stdin_open && !s->detaching && !s->run->detach && (s->running || (!s->run->guest && s->run->image < 0));
+    bool takes_keys = s->stdin_open && room_for_keys(s) && !s->detaching && !s->run->detach &&
+                      (s->running || (!s->run->guest && s->run->image < 0));
     bool shows = !s->detaching && !s->run->detach; /* else it is kept for who attaches next */
     struct pollfd p[PLACES] = {
         [AT_STDIN] = {.fd = takes_keys ? STDIN_FILENO : -1, .events = POLLIN},
-        [AT_SERIAL] = {.fd = shows ? s->at.stream[STREAM_SERIAL] : -1, .events = POLLIN},
+        [AT_SERIAL] = {.fd = shows ? s->at.stream[STREAM_SERIAL] : -1, .events = events_of(s, STREAM_SERIAL)},
         /* Until it is first asked for, the monitor's greeting waits in its socket. */
-        [AT_MONITOR] = {.fd = shows && s->monitor_shown ? s->at.stream[STREAM_MONITOR] : -1, .events = POLLIN},
+        [AT_MONITOR] = {.fd = shows && s->monitor_shown ? s->at.stream[STREAM_MONITOR] : -1,
+                        .events = events_of(s, STREAM_MONITOR)},
         [AT_MESSAGES] = {.fd = s->detaching ? -1 : s->at.stream[STREAM_MESSAGES], .events = POLLIN},
         [AT_DAEMON] = {.fd = s->at.daemon, .events = POLLIN},
         [AT_SIGNALS] = {.fd = s->signals, .events = POLLIN},
@@ -274,11 +311,15 @@ static void wait_for_something(struct session *s)
         return;
     if (p[AT_SIGNALS].revents)
         take_signal(s);
-    if (p[AT_SERIAL].revents) {
+    if (p[AT_SERIAL].revents & POLLOUT)
+        send_keys(s, STREAM_SERIAL);
+    if (p[AT_MONITOR].revents & POLLOUT)
+        send_keys(s, STREAM_MONITOR);
+    if (p[AT_SERIAL].revents & ~POLLOUT) {
         poll(NULL, 0, GATHER_MS);
         show(s, &s->at.stream[STREAM_SERIAL], true);
     }
-    if (p[AT_MONITOR].revents)
+    if (p[AT_MONITOR].revents & ~POLLOUT)
         show(s, &s->at.stream[STREAM_MONITOR], false);
     if (p[AT_MESSAGES].revents)
         show_messages(s);

@@ -124,6 +124,8 @@ static void start(struct domain *d)
         __atomic_store_n(&d->vcpu[i]->state, VCPU_STARTING, __ATOMIC_SEQ_CST);
         vcpu_look(d->vcpu[i]);
     }
+    if (d->slot->registers)
+        slot_ask(d); /* what has come meanwhile: nobody rings for it again */
 }
 
 void domain_start(struct domain *d)
@@ -148,63 +150,6 @@ void domain_unpause(struct domain *d)
     else if (d->action == ACTION_PAUSE)
         d->unpause_wanted = true;
     spin_unlock(&d->lock);
-}
-
-void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n)
-{
-    struct metronome_console *c = (void *)(d->slot->memory + METRONOME_DOMAIN_CONSOLE);
-    uint32_t consumed;
-
-    if (!d->slot->registers) {
-        standalone_console(d, bytes, n);
-        return;
-    }
-    consumed = __atomic_load_n(&c->out_ring.consumed, __ATOMIC_ACQUIRE);
-    for (unsigned i = 0; i < n; i++) {
-        if (d->console_produced - consumed >= sizeof(c->out)) {
-            c->dropped++;
-            continue;
-        }
-        c->out[d->console_produced++ % sizeof(c->out)] = bytes[i];
-    }
-    __atomic_store_n(&c->out_ring.produced, d->console_produced, __ATOMIC_RELEASE);
-    slot_ring(d->slot);
-}
-
-/* The next byte typed for the guest, or -1. */
-static int console_byte(struct domain *d)
-{
-    struct metronome_console *c = (void *)(d->slot->memory + METRONOME_DOMAIN_CONSOLE);
-    uint8_t byte;
-
-    if (!d->slot->registers)
-        return console_read();
-    if (d->console_consumed == __atomic_load_n(&c->in_ring.produced, __ATOMIC_ACQUIRE))
-        return -1;
-    byte = c->in[d->console_consumed++ % sizeof(c->in)];
-    __atomic_store_n(&c->in_ring.consumed, d->console_consumed, __ATOMIC_RELEASE);
-    return byte;
-}
-
-void domain_console_poll(struct domain *d)
-{
-    struct chipset *c = &d->chipset;
-    uint64_t now;
-
-    if (d->has_dm || d->action)
-        return;
-    if (!d->console_holds)
-        d->console_held = console_byte(d);
-    if (d->console_held < 0)
-        return;
-    spin_lock(&c->lock);
-    now = vtime_master(&d->time);
-    while (d->console_held >= 0 && uart_put(&c->uart, (uint8_t)d->console_held))
-        d->console_held = console_byte(d);
-    d->console_holds = d->console_held >= 0;
-    uart_advance(&c->uart, now);
-    chipset_update(d, now);
-    spin_unlock(&c->lock);
 }
 
 static void set_action(struct domain *d, enum domain_action action)
@@ -292,6 +237,7 @@ void domain_vcpu_left(struct domain *d)
     spin_unlock(&d->lock);
     if (!last)
         return;
+    domain_console_end(d);
     control_publish(d, METRONOME_SLOT_SHUTDOWN);
     __atomic_store_n(&d->ended, true, __ATOMIC_RELEASE);
     control_ended(d);

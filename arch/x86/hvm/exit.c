@@ -157,8 +157,9 @@ enum exit_action exit_msr(struct vcpu *v, bool write)
     return EXIT_RESUME;
 }
 
-/* The caller has moved RIP on: an IN that must wait completes into RAX later. */
-enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in)
+/* RIP moves on before the answer is in: an IN that must wait completes into RAX later. What waits without a request, for room in
+ * the console, is not begun. */
+enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in, uint64_t next)
 {
     uint64_t *rax = &v->emu.regs.gpr[EMU_RAX];
     uint64_t mask = all_ones(size);
@@ -166,8 +167,12 @@ enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in
 
     v->io.port_in = in;
     v->io.emulating = false;
-    if (io_port(v, port, size, !in, &value) == EMU_WAIT)
+    if (io_port(v, port, size, !in, &value) == EMU_WAIT) {
+        if (v->io.waiting)
+            v->emu.regs.rip = next;
         return EXIT_LEAVE;
+    }
+    v->emu.regs.rip = next;
     v->io.port_in = false;
     if (trace_on(TRACE_HVM_IOPORT_READ))
         trace_io(true, !in, port, value);
@@ -184,9 +189,11 @@ enum exit_action exit_emulate(struct vcpu *v)
     v->io.emulating = true;
     v->io.replayed = 0;
     status = work(v, emu_run, emu_run_decoded);
-    if (status == EMU_WAIT)
+    if (status == EMU_WAIT && v->io.waiting)
         return EXIT_LEAVE;
     v->io.logged = v->io.replayed = 0;
+    if (status == EMU_WAIT) /* for room in the console: something else may run before it */
+        return EXIT_LEAVE;
     if (status == EMU_EXCEPTION)
         inject_emulated(v);
     else if (status == EMU_UNHANDLED)

@@ -696,6 +696,17 @@ void chipset_restored(struct domain *d, uint64_t rtc_seconds)
     spin_unlock(&c->lock);
 }
 
+/* What it has sent is on the line. */
+static void reset_uart(struct uart *u, uint64_t now)
+{
+    uint8_t sent[UART_SENT];
+    unsigned n = uart_take(u, sent, sizeof(sent));
+
+    uart_reset(u, now);
+    for (unsigned i = 0; i < n; i++)
+        uart_write(u, now, 0, 1, sent[i]);
+}
+
 void chipset_reset(struct domain *d, bool power_on)
 {
     struct chipset *c = &d->chipset;
@@ -717,7 +728,7 @@ void chipset_reset(struct domain *d, bool power_on)
     c->ticks_seen[SOURCE_RTC] = c->rtc.periodic_due;
     pmtimer_reset(&c->pmtimer, now, false);
     pmtimer_set_sci_enable(&c->pmtimer, now, true); /* SCI_EN is the device model's: PM1a_EN alone gates ours */
-    uart_reset(&c->uart, now);
+    reset_uart(&c->uart, now);
     c->pm_enabled = false;
     c->deadline_ticks = 0;
     chipset_set_pm_base(d);

@@ -332,9 +332,10 @@ struct domain {
     bool ended;                            /* all have left, and nothing but the control device's commands knows it */
     bool resetting;                        /* stopped or stopping until the device model has reset itself */
     bool reset_wanted;                     /* the device model does not know yet: it is told when all have stopped */
-    uint32_t console_produced, console_consumed;
+    uint32_t console_produced, console_consumed; /* its rings' counts: console.c */
     int console_held;                      /* a byte that the UART had no room for, while console_holds */
     bool console_holds;
+    bool console_waited_for;               /* a vCPU waits for room in its ring */
     enum metronome_end_reason end;
     uint32_t end_code;
     char end_message[192];
@@ -604,7 +605,7 @@ uint32_t vcpu_fpu_bytes(void);                        /* of a vCPU's XSAVE or FX
 enum exit_action exit_cpuid(struct vcpu *v);
 enum exit_action exit_hlt(struct vcpu *v);
 enum exit_action exit_msr(struct vcpu *v, bool write);
-enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in);
+enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in, uint64_t next); /* the RIP behind it */
 #define BUDGET_REQUEST 4096u /* iterations at most that go to the device model as one request */
 enum exit_action exit_string_io(struct vcpu *v, uint16_t port);
 enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present);
@@ -689,10 +690,16 @@ int64_t domain_unmap(struct domain *d, uint64_t gpa, uint64_t size);
 bool domain_translations_changed(struct domain *d); /* behind one or more of the two above; true: once more, there is more to free */
 void *domain_ram(const struct domain *d, uint64_t gpa, bool write); /* host pointer to a guest page, or NULL */
 void *domain_arena(const struct domain *d, uint64_t offset, uint64_t size);
-void domain_console_write(struct domain *d, const uint8_t *bytes, unsigned n);
-void domain_console_poll(struct domain *d);
 void domain_stats(struct domain *d, struct metronome_stats *s); /* exact when no vCPU runs */
 unsigned domain_vcpus_running(const struct domain *d);
+
+/* ---- console.c: of a domain without device model. Callers of the first two hold the chipset's lock. ---- */
+void domain_console_exchange(struct domain *d, uint64_t now); /* behind an access to the UART */
+/* Before a write to it: EMU_WAIT, and the vCPU is blocked, while the byte would be lost. */
+enum emu_status domain_console_make_room(struct vcpu *v, uint64_t now, unsigned offset, unsigned size);
+enum emu_status domain_console_put(struct vcpu *v, uint8_t byte); /* port 0xe9; EMU_WAIT as above */
+void domain_console_poll(struct domain *d);           /* dom0 has rung, or may have: on the home pCPU */
+void domain_console_end(struct domain *d);            /* what its UART has yet goes out: no vCPU is left */
 
 /* ---- work.c: CPU 0 ---- */
 void work_add(struct work *w);                        /* any pCPU; not while it is under way */

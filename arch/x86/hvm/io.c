@@ -95,47 +95,30 @@ void io_build_ports(struct domain *d)
 }
 _Static_assert(OWNER_DM == 0, "a new domain's ports are all zero");
 
-static void drain_uart(struct domain *d, uint64_t now)
-{
-    uint8_t bytes[16];
-    unsigned n = uart_take(&d->chipset.uart, bytes, sizeof(bytes));
-
-    if (!n)
-        return;
-    domain_console_write(d, bytes, n);
-    uart_advance(&d->chipset.uart, now);
-}
-
-/* Typed bytes that found the UART full follow when the guest has read it empty. */
-static void refill_uart(struct domain *d)
-{
-    if (!d->console_holds || d->chipset.uart.rx_count)
-        return;
-    slot_ask(d);
-}
-
-static void model_access(struct vcpu *v, enum port_owner owner, uint16_t port, unsigned size, bool write, uint64_t *value)
+static enum emu_status model_access(struct vcpu *v, enum port_owner owner, uint16_t port, unsigned size, bool write, uint64_t *value)
 {
     const struct model_ports *m = &model_ports[owner];
     struct domain *d = v->domain;
+    enum emu_status status = EMU_OK;
     unsigned offset;
     uint64_t now;
 
     spin_lock(&d->chipset.lock);
     now = vtime_master(&d->time);
     offset = port - (owner == OWNER_PM ? d->chipset.pm_base : m->base);
+    if (owner == OWNER_UART && write)
+        status = domain_console_make_room(v, now, offset, size);
     if (offset >= m->length || size > m->length - offset) /* across the region's edge: reaches no device */
         *value = all_ones(size);
-    else if (write)
+    else if (write && status == EMU_OK)
         m->write(&d->chipset, now, m->offset + offset, size, *value);
-    else
+    else if (!write)
         *value = m->read(&d->chipset, now, m->offset + offset, size);
-    if (owner == OWNER_UART) {
-        drain_uart(d, now);
-        refill_uart(d);
-    }
+    if (owner == OWNER_UART)
+        domain_console_exchange(d, now);
     chipset_update(d, now);
     spin_unlock(&d->chipset.lock);
+    return status;
 }
 
 static enum emu_status to_device_model(struct vcpu *v, uint16_t port, unsigned size, bool write, uint64_t *value)
@@ -210,15 +193,11 @@ enum emu_status io_port(struct vcpu *v, uint16_t port, unsigned size, bool write
 
     if (model_ports[owner].read) {
         count_exit(v, METRONOME_EXIT_PORT);
-        model_access(v, owner, port, size, write, value);
-        return EMU_OK;
+        return model_access(v, owner, port, size, write, value);
     }
     if (owner == OWNER_DEBUG_CONSOLE && write) {
-        uint8_t byte = (uint8_t)*value;
-
         count_exit(v, METRONOME_EXIT_PORT);
-        domain_console_write(d, &byte, 1);
-        return EMU_OK;
+        return domain_console_put(v, (uint8_t)*value);
     }
     if (owner == OWNER_DEBUG_CONSOLE) { /* reads as its own number where there is one (Bochs) */
         *value = DEBUG_CONSOLE_PORT;

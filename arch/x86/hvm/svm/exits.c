@@ -89,8 +89,7 @@ static enum exit_action on_ioio(struct vcpu *v)
 
     if (info & 4)
         return exit_string_io(v, (uint16_t)(info >> 16));
-    v->emu.regs.rip = c->exitinfo2;
-    return exit_port(v, (uint16_t)(info >> 16), info >> 4 & 7, info & 1);
+    return exit_port(v, (uint16_t)(info >> 16), info >> 4 & 7, info & 1, c->exitinfo2);
 }
 
 static __attribute__((noinline)) void trace_npf(const struct vcpu *v, uint64_t gpa)

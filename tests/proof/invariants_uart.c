@@ -43,6 +43,7 @@ static void expect_queues(const struct transition *t)
     int sent = is->sent_count - was->sent_count;
 
     EXPECT(sent <= 0 || (sent == 1 && data && !(was->mcr & LOOP)), "UART-1: a byte is sent by writing it");
+    EXPECT(sent == 1 || !data || (was->mcr & LOOP) || !uart_takes(was, 0, 1), "UART-1: what the transmitter takes is not lost");
     if (sent == 1)
         EXPECT(is->sent_first == was->sent_first &&
                    is->sent[(was->sent_first + was->sent_count) % UART_SENT] == (uint8_t)a->value,

@@ -30,7 +30,7 @@
 #include "public/latency.h"
 #include "public/stats.h"
 
-#define PROTOCOL_VERSION  4
+#define PROTOCOL_VERSION  5
 #define REQUEST_MAX_BYTES 100000
 #define NAME_BYTES        64 /* of a guest's name, with the NUL */
 

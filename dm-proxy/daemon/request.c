@@ -61,6 +61,7 @@ size_t request_pack(const struct request *r, char *to, size_t size)
         put(&p, "%s=%s", strings[i].key, *string_field(r, i));
     put(&p, "memory=%llu", (unsigned long long)r->memory);
     put(&p, "vcpus=%llu", (unsigned long long)r->vcpus);
+    put(&p, "sockets=%llu", (unsigned long long)r->sockets);
     put(&p, "rtc_seconds=%llu", (unsigned long long)r->rtc_seconds);
     put(&p, "any_tsc=%d", r->any_tsc);
     put(&p, "ticks=%u", r->ticks);
@@ -131,6 +132,8 @@ static bool take(struct request *r, const char *key, char *value)
         r->memory = strtoull(value, NULL, 10);
     else if (!strcmp(key, "vcpus"))
         r->vcpus = strtoull(value, NULL, 10);
+    else if (!strcmp(key, "sockets"))
+        r->sockets = strtoull(value, NULL, 10);
     else if (!strcmp(key, "rtc_seconds"))
         r->rtc_seconds = strtoull(value, NULL, 10);
     else if (!strcmp(key, "any_tsc"))

@@ -33,6 +33,7 @@ struct request {
     const char *latency; /* a file for the histograms */
     uint64_t memory; /* bytes */
     uint64_t vcpus;
+    uint64_t sockets; /* that many packages of them */
     uint32_t ticks; /* as in the domain's header */
     uint64_t rtc_seconds; /* a guest to restore: its RTC is put so far forward */
     bool any_tsc;         /* although the TSC has another frequency than where it was saved */

@@ -111,6 +111,7 @@ bool slot_fill(const struct ivshmem *slot, const struct request *r, int cwd, cha
     h->magic = METRONOME_DOMAIN_MAGIC;
     h->version = METRONOME_ABI_VERSION;
     h->vcpus = (uint32_t)r->vcpus;
+    h->cores = r->sockets ? (uint32_t)(r->vcpus / r->sockets) : 0; /* which is refused */
     h->ticks = r->ticks;
     h->ram_low = memory < METRONOME_RAM_LOW_MAX ? memory : METRONOME_RAM_LOW_MAX;
     h->ram_high = memory - h->ram_low;

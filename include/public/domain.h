@@ -40,6 +40,8 @@ struct metronome_domain_header {
     uint32_t flags;           /* METRONOME_DOMAIN_* flags */
     uint32_t vcpus;
     uint32_t ticks;           /* what becomes of missed ticks: METRONOME_TICKS_SHIFT() */
+    uint32_t cores;           /* vCPUs in each package; a vCPU's number is its APIC id: docs/cpuid-msr.md tells what follows */
+    uint32_t zero;
     uint64_t ram_low;         /* bytes of RAM below 4 GiB, a multiple of 2 MiB, at most METRONOME_RAM_LOW_MAX */
     uint64_t ram_high;        /* bytes of RAM from 4 GiB, a multiple of 2 MiB */
     uint64_t extra;           /* offset in the arena where RAM ends and the rest begins: ram_low + ram_high */
@@ -55,7 +57,7 @@ struct metronome_domain_header {
     uint8_t cmos[256];        /* initial CMOS RAM, both banks; the clock's own registers are ignored */
     char command_line[2048];  /* for the module, NUL-terminated */
 };
-METRONOME_ABI_SIZE(struct metronome_domain_header, 16 + 8 + 11 * 8 + 64 + 256 + 2048);
+METRONOME_ABI_SIZE(struct metronome_domain_header, 16 + 16 + 11 * 8 + 64 + 256 + 2048);
 
 /*
  * Xen's ioreq (xen/include/public/hvm/ioreq.h), which QEMU reads and answers in place: held equal to Xen's own header by

@@ -15,7 +15,7 @@
 
 /* X(NAME, name, version, text) */
 #define METRONOME_STATE_DOMAIN_RECORDS(X) \
-    X(HEADER, header, 1, "description") \
+    X(HEADER, header, 2, "description") \
     X(CPU, cpu, 1, "CPU features") \
     X(TIME, time, 1, "virtual time") \
     X(VPIC, vpic, 1, "8259 PICs") \

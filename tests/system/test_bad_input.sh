@@ -39,6 +39,7 @@ printf 'ticks = [ "pit=burst", "pit" ]\n' >ticks.cfg
 printf 'ticks = "pit=burst"\n' >noticks.cfg
 printf 'timer_mode = 4\n' >mode.cfg
 printf 'vcpus = 99\n' >vcpus.cfg
+printf 'vcpus = "4,sockets=8"\n' >sockets.cfg
 printf "disk = [ 'good.img,raw,hda,w', 'good.img,raw,xvda,w' ]\n" >twice.cfg
 printf "vif = [ 'mac=00:11:22:33:44:55,rate=1' ]\n" >vif.cfg
 # A port and a socket that are taken.
@@ -113,6 +114,15 @@ too much|run --memory 900G
 is no number|run --vcpus two
 out of range|run --vcpus 0
 out of range|run --vcpus 65
+'threads=2' behind the number is not sockets=|run --vcpus 4,threads=2
+'' behind the number is not sockets=|run --vcpus 4,
+'two' is no number|run --vcpus 4,sockets=two
+sockets=0 is out of range: 4 virtual CPUs are in 1 to 4|run --vcpus 4,sockets=0
+sockets=5 is out of range: 4 virtual CPUs are in 1 to 4|run --vcpus 4,sockets=5
+sockets=3: 4 virtual CPUs cannot be shared out evenly|run --vcpus 4,sockets=3
+sockets=2 would have 3 virtual CPUs each: .* a power of two|run --vcpus 6,sockets=2
+sockets.cfg: vcpus: sockets=8 is out of range|run sockets.cfg
+one package with --deterministic|run --deterministic --module good.img --vcpus 4,sockets=4
 no VNC display|run --vnc here
 port $port is in use|run --vnc 127.0.0.1:$display
 port $port is in use|run --qmp 127.0.0.1:$port

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # Linux with 1, 2, 4 and 8 CPUs on two: all of them online and at work, with their own ticks and each other's interrupts, as
-# ACPI's and the MP tables list them, and nothing to complain of; CPUs that go offline and come back, in a loop.
+# ACPI's and the MP tables list them, and nothing to complain of; in packages of one and of more cores; by the MP tables
+# alone; CPUs that go offline and come back, in a loop.
 # usage: test_linux_smp.py [NAME...]
 # limit: 500
 import base64
@@ -45,19 +46,22 @@ done
 class SmpGuest(LinuxGuest):
     """With that many CPUs; their boot takes its time where they outnumber the real ones."""
 
-    def __init__(self, cpus, words="quiet"):
-        self.cpus = cpus
-        super().__init__("--disk", disk_with(words) + ",raw,hda", "--vcpus", str(cpus), seconds=400)
-        self.wait_for_shell(60 + 20 * cpus)
+    def __init__(self, cpus, words="quiet", sockets=1, place="hda", arguments=()):
+        self.cpus, self.cores = cpus, cpus // sockets
+        vcpus = "%d,sockets=%d" % (cpus, sockets) if sockets > 1 else str(cpus)
+        super().__init__("--disk", disk_with(words) + ",raw," + place, "--vcpus", vcpus, *arguments, seconds=400)
+        self.wait_for_cpus()
         self.ready = time.monotonic() - self.started
-        self.program("/tmp/work", WORK)
-        self.program("/tmp/hotplug", HOTPLUG)
 
-    def counts(self, name):
+    def wait_for_cpus(self):
+        self.wait_for_shell(60 + 20 * self.cpus)
+        self.program("/tmp/work", WORK)
+
+    def counts(self, name, rest=""):
         """A row of /proc/interrupts: a number for each CPU."""
-        found = re.search(r"^ *%s:((?: +\d+){%d})" % (name, self.cpus), self.run("cat /proc/interrupts"), re.M)
+        found = re.search(r"^ *%s:((?: +\d+){%d})%s" % (name, self.cpus, rest), self.run("cat /proc/interrupts"), re.M)
         if not found:
-            raise Failure("no %d numbers of %s interrupts" % (self.cpus, name))
+            raise Failure("no %d numbers of %s interrupts" % (self.cpus, name + rest))
         return [int(n) for n in found[1].split()]
 
     def memory(self, address, count):
@@ -73,6 +77,17 @@ def check_online(guest):
     running = guest.run("grep -c ^processor /proc/cpuinfo").strip()
     if int(running) != guest.cpus:
         raise Failure("%s processors in /proc/cpuinfo" % running)
+
+
+def check_topology(guest):
+    """What Linux makes of CPUID: no threads, that many cores in a package, and the packages numbered from 0."""
+    for c in range(guest.cpus):
+        first = c - c % guest.cores
+        package = "%d-%d" % (first, first + guest.cores - 1) if guest.cores > 1 else str(c)
+        said = guest.run("cd /sys/devices/system/cpu/cpu%d/topology; cat physical_package_id core_id thread_siblings_list "
+                         "core_siblings_list; cd" % c).split()
+        if said != [str(c // guest.cores), str(c - first), str(c), package]:
+            raise Failure("CPU %d: package, core, its threads, its package's: %s" % (c, said))
 
 
 def check_worked(text, cpus):
@@ -152,12 +167,12 @@ def mp_processors(guest, messages):
 
 
 def check_tables(guest, messages):
-    """SeaBIOS puts the first core of each package into the MP table, and the CPUs here are one package."""
+    """SeaBIOS puts the first core of each package into the MP table."""
     acpi = acpi_processors(base64.b64decode(guest.run("base64 </sys/firmware/acpi/tables/APIC")))
     if acpi != [(i, i) for i in range(guest.cpus)]:
         raise Failure("MADT: (processor, APIC id) %s" % acpi)
     mp = mp_processors(guest, messages)
-    if mp != [0]:
+    if mp != list(range(0, guest.cpus, guest.cores)):
         raise Failure("MP table: APIC ids %s" % mp)
 
 
@@ -166,6 +181,7 @@ def smp(cpus):
         messages = check_messages(guest)
         check_online(guest)
         check_tables(guest, messages)
+        check_topology(guest)
         said = check_work(guest)
         check_messages(guest)
         check_nmis(guest)
@@ -189,8 +205,75 @@ def test_8_cpus():
     return smp(8)
 
 
+def packages(cpus, sockets):
+    """Linux measures its delay loop anew in each package, and says so where the CPUs have not a real one each."""
+    with SmpGuest(cpus, sockets=sockets) as guest:
+        messages = guest.run("dmesg")
+        found = [line for line in complaints(messages) if "calibrate_delay_direct" not in line]
+        if found:
+            raise Failure("%d complaints in dmesg, the first: %s" % (len(found), found[0]))
+        check_online(guest)
+        check_tables(guest, messages)
+        check_topology(guest)
+        check_worked(guest.run("sh /tmp/work %d" % guest.cpus, 60), guest.cpus)
+        guest.power_off()
+    return "shell after %.1f s" % guest.ready
+
+
+def test_2_packages():
+    return packages(4, 2)
+
+
+def test_4_packages():
+    """Only so do both tables list the same."""
+    return packages(4, 4)
+
+
+# ---- Without ACPI. ----
+
+def check_routed(guest, device, use):
+    """A PCI device's line, as the MP table has it, goes to each CPU that it is sent to."""
+    row = re.search(r"^ *(\d+):.* IO-APIC +\1-fasteoi .*\b%s$" % device, guest.run("cat /proc/interrupts"), re.M)
+    if not row:
+        raise Failure("%s has no line at the I/O APIC" % device)
+    for c in range(guest.cpus):
+        guest.run("echo %x >/proc/irq/%s/smp_affinity" % (1 << c, row[1]))
+        guest.run(use, 30)
+        before = guest.counts(row[1])
+        guest.run(use, 30)
+        came = [b - a for a, b in zip(before, guest.counts(row[1]))]
+        if not came[c] or sum(came) != came[c]:
+            raise Failure("%s's interrupts for CPU %d came to: %s" % (device, c, came))
+    return "%s on line %s" % (device, row[1])
+
+
+def test_acpi_off():
+    """All CPUs and all lines by the MP table. Without ACPI a machine can be reset, but not switched off."""
+    with SmpGuest(4, "quiet acpi=off pci=nomsi", 4, "sda", arguments=("--nic", "e1000")) as guest:
+        check_online(guest)
+        check_topology(guest)
+        said = [check_work(guest)]
+        guest.run("udhcpc -qn -i eth0", 30)
+        said.append(check_routed(guest, "eth0", "ping -c 1 10.0.2.2"))
+        said.append(check_routed(guest, "ahci.*", "echo 1 >/proc/sys/vm/drop_caches; dd if=/dev/sda of=/dev/null bs=1M count=4"))
+        check_messages(guest)
+        check_nmis(guest)
+        guest.type("reboot\r")
+        guest.expect("reboot: Restarting system")
+        guest.wait_for_cpus()
+        check_online(guest)
+        check_work(guest)
+        check_messages(guest)
+        guest.type("poweroff\r")
+        guest.expect("System halted")
+        guest.process.terminate()
+        guest.ends(143)
+    return "shell after %.1f s, %s" % (guest.ready, ", ".join(said))
+
+
 def hotplug(cpus, rounds):
     with SmpGuest(cpus) as guest:
+        guest.program("/tmp/hotplug", HOTPLUG)
         guest.type("sh /tmp/hotplug %d %d\r" % (rounds, cpus))
         for i in range(rounds):
             found = guest.expect(r"^(.*)round %d of %d\r*$" % (i + 1, rounds), 30 + 10 * cpus)
@@ -213,5 +296,6 @@ def test_cpus_go_and_come_eight():
     return hotplug(8, 30 if LONG else 1)
 
 
-sys.exit(run_tests([test_1_cpu, test_2_cpus, test_4_cpus, test_8_cpus, test_cpus_go_and_come] +
+sys.exit(run_tests([test_1_cpu, test_2_cpus, test_4_cpus, test_8_cpus, test_2_packages, test_4_packages, test_acpi_off,
+                    test_cpus_go_and_come] +
                    ([test_cpus_go_and_come_eight] if LONG else [])))

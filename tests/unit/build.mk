@@ -80,13 +80,14 @@ SIMULATED_OBJ := $(SIMULATED_CORE:%=$(B)/unit/simulated/%.o)
 $(B)/unit/simulated/%.c.o: %.c tests/unit/simulated_cpu.h tests/unit/core_cpu.h
 	@mkdir -p $(@D)
 	$(HOSTCC) $(UNIT_CFLAGS) -include tests/unit/simulated_cpu.h -MMD -MP -c $< -o $@
-SIMULATED_TESTS := $(B)/unit/test_state $(B)/unit/test_vlapic_page $(B)/unit/test_life $(B)/unit/test_console
+SIMULATED_TESTS := $(addprefix $(B)/unit/,test_state test_vlapic_page test_life test_console test_cpuid)
 $(SIMULATED_TESTS): $(SIMULATED_OBJ) arch/x86/hvm/hvm.c
 $(SIMULATED_TESTS): private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h -Wno-builtin-declaration-mismatch -Wno-unused-function
 LIBS_test_state := $(SIMULATED_OBJ) $(B)/unit/libpure.a -no-pie
 LIBS_test_vlapic_page := $(LIBS_test_state)
 LIBS_test_life := $(LIBS_test_state)
 LIBS_test_console := $(LIBS_test_state)
+LIBS_test_cpuid := $(LIBS_test_state)
 
 # The scheduler alone, on clocks.
 $(B)/unit/test_sched: arch/x86/hvm/sched.c

@@ -80,6 +80,8 @@ struct cpuid_result simulated_cpuid(uint32_t leaf, uint32_t subleaf)
         return (struct cpuid_result){0xd, 0x68747541, 0x444d4163, 0x69746e65};
     case 0x1:
         return (struct cpuid_result){0x00a20f10, 0, 0x3ed8320b, 0x178bfbff};
+    case 0x4: /* a data cache for 8 threads, in a package of 4 cores */
+        return subleaf ? (struct cpuid_result){0, 0, 0, 0} : (struct cpuid_result){0x0c01c121, 0x01c0003f, 0x3f, 1};
     case 0x7:
         return (struct cpuid_result){0, subleaf ? 0 : 0x219c07a9, subleaf ? 0 : 4, 0};
     case 0xd:
@@ -1215,7 +1217,7 @@ static void fill_slot(const struct slot *s, unsigned vcpus, bool has_dm)
     clean_slot(s);
     memset(arena, 0, RAM + EXTRA);
     *h = (struct metronome_domain_header){.magic = METRONOME_DOMAIN_MAGIC, .version = METRONOME_ABI_VERSION,
-        .flags = has_dm ? METRONOME_DOMAIN_HAS_DM : 0, .vcpus = vcpus, .ram_low = RAM, .extra = RAM, .extra_bytes = EXTRA,
+        .flags = has_dm ? METRONOME_DOMAIN_HAS_DM : 0, .vcpus = vcpus, .cores = 1, .ram_low = RAM, .extra = RAM, .extra_bytes = EXTRA,
         .firmware = RAM, .firmware_bytes = EXTRA, .module = RAM, .module_bytes = PAGE_SIZE, .wallclock = 951868795, .name = "twin"};
     put_module(arena + RAM);
     for (unsigned i = 0; i < sizeof(code) / sizeof(code[0]); i++)

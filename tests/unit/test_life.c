@@ -242,6 +242,12 @@ static int create_with(void (*spoil)(struct metronome_domain_header *h))
     X(no_vcpus, EINVAL, h->vcpus = 0) \
     X(vcpus, EINVAL, h->vcpus = METRONOME_MAX_VCPUS + 1) \
     X(places, ENOMEM, h->vcpus = METRONOME_MAX_VCPUS) /* one is taken */ \
+    X(no_cores, EINVAL, h->cores = 0) \
+    X(cores, EINVAL, h->cores = 2) \
+    X(cores_uneven, EINVAL, (h->vcpus = 4, h->cores = 3)) \
+    X(cores_of_gaps, EINVAL, (h->vcpus = 6, h->cores = 3)) \
+    X(cores_wrap, EINVAL, (h->vcpus = 2, h->cores = UINT32_MAX)) \
+    X(zero, EINVAL, h->zero = 1) \
     X(no_ram, EINVAL, h->ram_low = h->extra = 0) \
     X(ram_low, EINVAL, h->ram_low = METRONOME_RAM_LOW_MAX + LARGE_PAGE_SIZE) \
     X(ram_aligned, EINVAL, (h->ram_low += PAGE_SIZE, h->extra += PAGE_SIZE)) \

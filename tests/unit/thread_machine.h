@@ -307,7 +307,7 @@ static int set_up(void **state)
     s->registers = registers;
     h = (void *)(s->memory + METRONOME_DOMAIN_HEADER);
     *h = (struct metronome_domain_header){.magic = METRONOME_DOMAIN_MAGIC, .version = METRONOME_ABI_VERSION,
-        .flags = METRONOME_DOMAIN_HAS_DM, .vcpus = vcpu_count, .ram_low = RAM, .extra = RAM, .extra_bytes = BIOS, .firmware = RAM, .firmware_bytes = BIOS};
+        .flags = METRONOME_DOMAIN_HAS_DM, .vcpus = vcpu_count, .cores = 1, .ram_low = RAM, .extra = RAM, .extra_bytes = BIOS, .firmware = RAM, .firmware_bytes = BIOS};
     slot_count = 1;
     memset(cpus, 0, sizeof(cpus));
     quit = model_dead = false;

@@ -296,6 +296,8 @@ void deterministic_check(const struct run *r)
         bad_input("--%s: not with --deterministic: it would end the run at another moment each time", r->expect ? "expect" : "timeout");
     if (r->detach)
         bad_input("--detach: a deterministic run has no daemon that would go on with it");
+    if (q->sockets > 1)
+        bad_input("vcpus: sockets=%llu: the CPUs of a guest are one package with --deterministic", (unsigned long long)q->sockets);
     if (q->memory / MIB + BLOCK_OTHER_MIB > LARGEST_BLOCK_MIB)
         bad_input("memory: %llu MiB is too much: a guest can have %u MiB at most with --deterministic",
                   (unsigned long long)(q->memory / MIB), LARGEST_BLOCK_MIB - BLOCK_OTHER_MIB);

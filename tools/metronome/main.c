@@ -38,7 +38,7 @@ static int run(int argc, char **argv)
 
     request_init(&r.request);
     r.request.memory = 512ull << 20;
-    r.request.vcpus = 1;
+    r.request.vcpus = r.request.sockets = 1;
     r.request.name = "guest";
     settings_from_arguments(&r, &command, argc, argv);
     check_run(&r);

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,11 +50,34 @@ static uint64_t number(const char *value, const char *where)
     return n;
 }
 
+/* A virtual CPU's number is its APIC id, whose low bits are the core's in its socket: docs/cpuid-msr.md. */
+static uint64_t sockets(const char *value, uint64_t vcpus, const char *where)
+{
+    uint64_t n = number(value, where), cores = n ? vcpus / n : 0;
+
+    if (!cores)
+        bad_input("%s: sockets=%s is out of range: %" PRIu64 " virtual CPUs are in 1 to %" PRIu64 " sockets", where, value, vcpus, vcpus);
+    if (cores * n != vcpus)
+        bad_input("%s: sockets=%s: %" PRIu64 " virtual CPUs cannot be shared out evenly among them", where, value, vcpus);
+    if (n > 1 && (cores & (cores - 1)))
+        bad_input("%s: sockets=%s would have %" PRIu64 " virtual CPUs each: where there are several, a power of two", where, value, cores);
+    return n;
+}
+
 static void set_vcpus(struct run *r, const char *value, const char *where)
 {
-    r->request.vcpus = number(value, where);
+    static const char key[] = "sockets=";
+    char *vcpus = strdup(value), *more = strchr(vcpus, ',');
+
+    if (more)
+        *more++ = 0;
+    r->request.vcpus = number(vcpus, where);
     if (r->request.vcpus < 1 || r->request.vcpus > METRONOME_MAX_VCPUS)
-        bad_input("%s: %s is out of range: a guest has 1 to %u virtual CPUs", where, value, METRONOME_MAX_VCPUS);
+        bad_input("%s: %s is out of range: a guest has 1 to %u virtual CPUs", where, vcpus, METRONOME_MAX_VCPUS);
+    if (more && strncmp(more, key, strlen(key)))
+        bad_input("%s: '%s' behind the number is not sockets=S", where, more);
+    r->request.sockets = more ? sockets(more + strlen(key), r->request.vcpus, where) : 1;
+    free(vcpus);
 }
 
 static void set_disk(struct run *r, const char *value, const char *where)
@@ -270,7 +294,7 @@ static void set_timer_mode(struct run *r, const char *value, const char *where)
 static const struct setting settings[] = {
     {"name", set_name, "NAME", "the guest's name", BOTH},
     {"memory", set_memory, "SIZE", "its memory in MiB, or with K, M, G [512]", SETTING_RUN},
-    {"vcpus", set_vcpus, "N", "its virtual CPUs [1]", SETTING_RUN},
+    {"vcpus", set_vcpus, "N", "its virtual CPUs [1]; N,sockets=S: in that many packages [1]", SETTING_RUN},
     {"disk", set_disk, "SPEC",
      "a disk: FILE, or in xl's syntax FILE,FORMAT,VDEV,ACCESS; VDEV hd* is IDE, sd* AHCI, vd* virtio", SETTING_RUN},
     {"cdrom", set_cdrom, "FILE", "a CD-ROM drive with this image", SETTING_RUN | OPTION_ONLY},

@@ -22,8 +22,8 @@ struct leaf_mask {
 static const struct leaf_mask leaf_masks[] = {
     {0x00000000, ANY_SUBLEAF, {~0u, ~0u, ~0u, ~0u}},
     /* 1.ECX without MONITOR 3, VMX 5, SMX 6, EIST 7, TM2 8, SDBG 11, PDCM 15; OSXSAVE 27 follows CR4. 1.EDX without ACPI
-     * thermal 22, TM 29, PBE 31, DS 21. */
-    {0x00000001, ANY_SUBLEAF, {~0u, ~0u, 0x77fa3203, 0x1f8bfbff}},
+     * thermal 22, HTT 28 (set below), TM 29, PBE 31, DS 21. */
+    {0x00000001, ANY_SUBLEAF, {~0u, ~0u, 0x77fa3203, 0x0f8bfbff}},
     {0x00000002, ANY_SUBLEAF, {~0u, ~0u, ~0u, ~0u}},
     {0x00000004, ANY_SUBLEAF, {0x000003ff, ~0u, ~0u, ~0u}},
     /* 6.EAX bit 2: ARAT, set below. */
@@ -95,14 +95,20 @@ static uint32_t xsave_size(uint64_t xcr0, bool compacted)
     return size;
 }
 
-static void describe_topology(const struct vcpu *v, uint32_t subleaf, struct cpuid_result *r)
+/* A package's cores are numbered by that many low bits of the APIC id, the packages by those above. */
+static unsigned core_bits(const struct domain *d)
 {
     unsigned bits = 0;
 
-    while (1u << bits < v->domain->vcpus)
+    while (1u << bits < d->header.cores)
         bits++;
-    r->eax = subleaf == 1 ? bits : 0;
-    r->ebx = subleaf == 0 ? 1 : subleaf == 1 ? v->domain->vcpus : 0;
+    return bits;
+}
+
+static void describe_topology(const struct vcpu *v, uint32_t subleaf, struct cpuid_result *r)
+{
+    r->eax = subleaf == 1 ? core_bits(v->domain) : 0;
+    r->ebx = subleaf == 0 ? 1 : subleaf == 1 ? v->domain->header.cores : 0;
     r->ecx = subleaf | (subleaf == 0 ? 0x100 : subleaf == 1 ? 0x200 : 0);
     r->edx = v->vlapic.apic_id;
 }
@@ -111,12 +117,12 @@ static void describe_basic(const struct vcpu *v, struct cpuid_result *r)
 {
     const struct emu_regs *regs = &v->emu.regs;
 
-    r->ebx = (r->ebx & 0xff00) | v->domain->vcpus << 16 | v->vlapic.apic_id << 24;
+    r->ebx = (r->ebx & 0xff00) | v->domain->header.cores << 16 | v->vlapic.apic_id << 24;
     r->ecx |= BIT(21) | BIT(24) | BIT(31); /* x2APIC, TSC-deadline, hypervisor */
     if ((regs->cr4 & CR4_OSXSAVE) && cpu_features.xsave)
         r->ecx |= BIT(27);
-    if (v->domain->vcpus > 1)
-        r->edx |= BIT(28);
+    if (v->domain->header.cores > 1)
+        r->edx |= BIT(28); /* HTT */
     if (!(v->vlapic.apic_base & APIC_BASE_EN))
         r->edx &= ~BIT(9);
 }
@@ -139,12 +145,18 @@ static struct cpuid_result hypervisor_leaf(const struct vcpu *v, uint32_t leaf)
 /* XCR0 is the guest's own while its vCPU is handled (and TCG has no XSETBV exit to keep a copy by). */
 static void describe(struct vcpu *v, uint32_t leaf, uint32_t subleaf, struct cpuid_result *r)
 {
+    const struct domain *d = v->domain;
+
     switch (leaf) {
     case 0x0:
         r->eax = r->eax < MAX_BASIC ? (r->eax < 0xd ? 0xd : r->eax) : MAX_BASIC;
         break;
     case 0x1:
         describe_basic(v, r);
+        break;
+    case 0x4:
+        if (r->eax & 0x1f) /* there is such a cache */
+            r->eax |= (d->header.cores - 1) << 26;
         break;
     case 0x6:
         r->eax = BIT(2);
@@ -172,8 +184,12 @@ static void describe(struct vcpu *v, uint32_t leaf, uint32_t subleaf, struct cpu
     case 0x80000000:
         r->eax = r->eax < MAX_EXTENDED ? r->eax : MAX_EXTENDED;
         break;
+    case 0x80000001:
+        if (d->header.cores > 1)
+            r->ecx |= BIT(1); /* CmpLegacy: what leaf 1 counts are cores, no threads */
+        break;
     case 0x80000008:
-        r->ecx = v->domain->vcpus - 1;
+        r->ecx = core_bits(d) << 12 | (d->header.cores - 1);
         break;
     }
 }

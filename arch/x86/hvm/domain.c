@@ -44,6 +44,12 @@ static bool valid_range(const struct domain *d, uint64_t offset, uint64_t size)
     return domain_arena(d, offset, size) != NULL;
 }
 
+/* All of them in one package, or in packages whose cores are all that the low bits of an APIC id can tell apart. */
+static bool valid_cores(const struct metronome_domain_header *h)
+{
+    return h->cores && (h->cores == h->vcpus || (h->vcpus % h->cores == 0 && (h->cores & (h->cores - 1)) == 0));
+}
+
 /* Every field of our copy. */
 int domain_check_header(struct domain *d)
 {
@@ -61,7 +67,7 @@ int domain_check_header(struct domain *d)
         return -METRONOME_EINVAL;
     if (h->extra != h->ram_low + h->ram_high || !valid_range(d, 0, h->extra) || !valid_range(d, h->extra, h->extra_bytes))
         return -METRONOME_EINVAL;
-    if (!metronome_ticks_valid(h->ticks))
+    if (!metronome_ticks_valid(h->ticks) || !valid_cores(h) || h->zero)
         return -METRONOME_EINVAL;
     d->has_dm = h->flags & METRONOME_DOMAIN_HAS_DM;
     if (d->has_dm && (!h->firmware_bytes || h->firmware_bytes > 1 << 20 || !aligned(h->firmware_bytes, 65536) ||

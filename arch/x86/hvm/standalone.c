@@ -198,7 +198,7 @@ static void fill_header(unsigned guest)
 
     h->magic = METRONOME_DOMAIN_MAGIC;
     h->version = METRONOME_ABI_VERSION;
-    h->vcpus = (uint32_t)vcpus[guest];
+    h->vcpus = h->cores = (uint32_t)vcpus[guest];
     h->ram_low = bytes && bytes < room ? bytes & ~(LARGE_PAGE_SIZE - 1) : room;
     h->extra = h->ram_low;
     h->wallclock = boot_option_number("wallclock", &wallclock) ? (int64_t)wallclock : 1767225600; /* 2026-01-01 */

@@ -3,7 +3,7 @@
 # ACPI's and the MP tables list them, and nothing to complain of; in packages of one and of more cores; by the MP tables
 # alone; CPUs that go offline and come back, in a loop.
 # usage: test_linux_smp.py [NAME...]
-# limit: 500
+# limit: 600
 import base64
 import os
 import re
@@ -96,12 +96,17 @@ def check_worked(text, cpus):
         raise Failure("work was done on CPUs %s" % worked)
 
 
+def ticks_of(guest):
+    """By the local APIC, or by the PIT where Linux does not trust it."""
+    return [sum(n) for n in zip(guest.counts("LOC"), guest.counts("0"))]
+
+
 def check_work(guest):
     """Each CPU works, has ticks, and takes interrupts from others."""
-    ticks, calls = guest.counts("LOC"), guest.counts("CAL")
+    ticks, calls = ticks_of(guest), guest.counts("CAL")
     check_worked(guest.run("sh /tmp/work %d" % guest.cpus, 60), guest.cpus)
     guest.run("for i in 1 0 1 0; do echo $i >/proc/sys/kernel/sched_schedstats; done")
-    ticked = [b - a for a, b in zip(ticks, guest.counts("LOC"))]
+    ticked = [b - a for a, b in zip(ticks, ticks_of(guest))]
     called = [b - a for a, b in zip(calls, guest.counts("CAL"))]
     if min(ticked) < 2:
         raise Failure("ticks while they worked: %s" % ticked)
@@ -167,10 +172,14 @@ def mp_processors(guest, messages):
 
 
 def check_tables(guest, messages):
-    """SeaBIOS puts the first core of each package into the MP table."""
     acpi = acpi_processors(base64.b64decode(guest.run("base64 </sys/firmware/acpi/tables/APIC")))
     if acpi != [(i, i) for i in range(guest.cpus)]:
         raise Failure("MADT: (processor, APIC id) %s" % acpi)
+    check_mp_table(guest, messages)
+
+
+def check_mp_table(guest, messages):
+    """SeaBIOS puts the first core of each package into it."""
     mp = mp_processors(guest, messages)
     if mp != list(range(0, guest.cpus, guest.cores)):
         raise Failure("MP table: APIC ids %s" % mp)
@@ -206,12 +215,12 @@ def test_8_cpus():
 
 
 def packages(cpus, sockets):
-    """Linux measures its delay loop anew in each package, and says so where the CPUs have not a real one each."""
-    with SmpGuest(cpus, sockets=sockets) as guest:
+    """Linux would measure its delay loop anew in each package, and be wrong where the CPUs have not a real one each. It is told
+    instead: of a TSC of 5 GHz, so that no delay is too short."""
+    with SmpGuest(cpus, "quiet lpj=20000000", sockets) as guest:
         messages = guest.run("dmesg")
-        found = [line for line in complaints(messages) if "calibrate_delay_direct" not in line]
-        if found:
-            raise Failure("%d complaints in dmesg, the first: %s" % (len(found), found[0]))
+        if "calibrate_delay_direct" in messages:
+            raise Failure("it measures its delay loop although it was told")
         check_online(guest)
         check_tables(guest, messages)
         check_topology(guest)
@@ -247,23 +256,32 @@ def check_routed(guest, device, use):
     return "%s on line %s" % (device, row[1])
 
 
+def check_messages_without_acpi(guest):
+    """Without PM timer and HPET Linux has nothing but the PIT's ticks to measure the local APIC's timer by, and does without that
+    one where they are not those of the test of it: on a machine that is busy at one of the two moments."""
+    found = [line for line in complaints(guest.run("dmesg")) if "APIC timer disabled due to verification failure" not in line]
+    if found:
+        raise Failure("%d complaints in dmesg, the first: %s" % (len(found), found[0]))
+
+
 def test_acpi_off():
     """All CPUs and all lines by the MP table. Without ACPI a machine can be reset, but not switched off."""
     with SmpGuest(4, "quiet acpi=off pci=nomsi", 4, "sda", arguments=("--nic", "e1000")) as guest:
         check_online(guest)
+        check_mp_table(guest, guest.run("dmesg"))
         check_topology(guest)
         said = [check_work(guest)]
         guest.run("udhcpc -qn -i eth0", 30)
         said.append(check_routed(guest, "eth0", "ping -c 1 10.0.2.2"))
         said.append(check_routed(guest, "ahci.*", "echo 1 >/proc/sys/vm/drop_caches; dd if=/dev/sda of=/dev/null bs=1M count=4"))
-        check_messages(guest)
+        check_messages_without_acpi(guest)
         check_nmis(guest)
         guest.type("reboot\r")
         guest.expect("reboot: Restarting system")
         guest.wait_for_cpus()
         check_online(guest)
         check_work(guest)
-        check_messages(guest)
+        check_messages_without_acpi(guest)
         guest.type("poweroff\r")
         guest.expect("System halted")
         guest.process.terminate()
@@ -296,6 +314,5 @@ def test_cpus_go_and_come_eight():
     return hotplug(8, 30 if LONG else 1)
 
 
-sys.exit(run_tests([test_1_cpu, test_2_cpus, test_4_cpus, test_8_cpus, test_2_packages, test_4_packages, test_acpi_off,
-                    test_cpus_go_and_come] +
-                   ([test_cpus_go_and_come_eight] if LONG else [])))
+sys.exit(run_tests([test_1_cpu, test_2_cpus, test_4_cpus, test_8_cpus, test_2_packages, test_acpi_off,
+                    test_cpus_go_and_come] + ([test_4_packages, test_cpus_go_and_come_eight] if LONG else [])))

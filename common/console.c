@@ -41,6 +41,20 @@ void console_unlock_for_panic(void)
     unlocked = true;
 }
 
+static void (*breathe)(void);
+#define PAUSE_CHARACTERS 32u
+
+void console_set_pause(void (*between_characters)(void))
+{
+    breathe = between_characters;
+}
+
+static void let_in(void)
+{
+    if (breathe && !unlocked)
+        breathe();
+}
+
 static uint64_t enter(void)
 {
     uint64_t flags = irq_save();
@@ -59,6 +73,8 @@ static void leave(uint64_t flags)
 static void print(const char *bytes, size_t n)
 {
     for (; n; n--, bytes++) {
+        if (n % PAUSE_CHARACTERS == 0)
+            let_in();
         if (*bytes == '\n')
             serial_put('\r');
         serial_put(*bytes);
@@ -92,9 +108,11 @@ void log_at(enum log_level l, const char *format, ...)
 
     if (l > level)
         return;
+    let_in();
     va_start(args, format);
     vformat_line(text, sizeof text, format, args);
     va_end(args);
+    let_in();
     put_line(prefix[l], text);
 }
 

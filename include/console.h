@@ -13,6 +13,8 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 /* Finds and sets up COM1 (115200 8N1); output is dropped if there is none. Command line `loglevel=error|warning|info|debug`. */
 void console_init(void);
 void console_set_level(enum log_level level);
+/* To be called now and then amid a line, which takes milliseconds where the port is real: it may let interrupts in. */
+void console_set_pause(void (*between_characters)(void));
 
 /*
  * Prints one line or part of one, with a level. %d %i %u %x %X %p %s %c %% with l, ll, z, width, precision, 0 and -.

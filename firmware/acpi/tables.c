@@ -113,12 +113,15 @@ struct area {
     uint32_t size, used;
     uint64_t gpa;
     bool full;
+    void (*pause)(void);
 };
 
 /* Appends bytes; where they went, or NULL. */
 static uint8_t *append(struct area *a, const void *from, uint32_t n)
 {
     uint8_t *to = a->bytes + a->used;
+    if (a->pause)
+        a->pause();
     if (a->full || n > a->size - a->used) {
         a->full = true;
         return NULL;
@@ -142,13 +145,12 @@ static uint8_t checksum(const uint8_t *p, uint32_t n)
 {
     const uint64_t even = 0x00ff00ff00ff00ff;
     uint64_t sums = 0, word;
-    for (; n; p += sizeof(word)) {
-        uint32_t now = n < sizeof(word) ? n : (uint32_t)sizeof(word);
-        word = 0;
-        memcpy(&word, p, now);
+    for (; n >= sizeof(word); p += sizeof(word), n -= (uint32_t)sizeof(word)) {
+        __builtin_memcpy(&word, p, sizeof(word));
         sums += (word & even) + (word >> 8 & even);
-        n -= now;
     }
+    for (; n; n--)
+        sums += *p++;
     sums += sums >> 32;
     return (uint8_t)-(sums + (sums >> 16));
 }
@@ -255,9 +257,9 @@ static uint64_t put_hpet(struct area *a)
     return seal(a, start);
 }
 
-bool acpi_build(uint8_t *bytes, uint32_t size, uint64_t gpa, unsigned vcpus, uint8_t rsdp[ACPI_RSDP_BYTES])
+bool acpi_build(uint8_t *bytes, uint32_t size, uint64_t gpa, unsigned vcpus, uint8_t rsdp[ACPI_RSDP_BYTES], void (*pause)(void))
 {
-    struct area a = {bytes, size, 0, gpa, false};
+    struct area a = {bytes, size, 0, gpa, false, pause};
     struct rsdp r = {.oem_id = "METRO", .revision = 2, .length = sizeof(r)};
     struct header xsdt = header("XSDT", 1);
     uint64_t facs = put_facs(&a), dsdt = put_dsdt(&a);

@@ -14,9 +14,9 @@
 
 /*
  * Builds every table but the RSDP into `area`, which the guest sees at `gpa` (64-byte aligned), and the RSDP that points
- * there. False if they do not fit in `size` bytes.
+ * there. False if they do not fit in `size` bytes. `pause` is called every few hundred instructions, unless NULL.
  */
-bool acpi_build(uint8_t *area, uint32_t size, uint64_t gpa, unsigned vcpus, uint8_t rsdp[ACPI_RSDP_BYTES]);
+bool acpi_build(uint8_t *area, uint32_t size, uint64_t gpa, unsigned vcpus, uint8_t rsdp[ACPI_RSDP_BYTES], void (*pause)(void));
 
 /* The AML that iasl made of module.asl: a whole table with its header (aml.S). */
 extern const uint8_t acpi_module_dsdt[], acpi_module_dsdt_end[];

@@ -45,7 +45,7 @@ static const char *load(const uint8_t *image, size_t size, struct loader_entry *
     static char line[256 * 16 + 1];
     static struct loader l;
     const char *error;
-    struct loader_memory m = {NULL, at, (1 + h.pages % PAGES) * (uint64_t)PAGE, (uint64_t)h.above << 21};
+    struct loader_memory m = {NULL, at, (1 + h.pages % PAGES) * (uint64_t)PAGE, (uint64_t)h.above << 21, NULL};
     struct loader_input in = {.image = image, .image_size = size, .vcpus = h.vcpus};
 
     memset(line, 'x', sizeof(line));

@@ -21,6 +21,7 @@ guest() {
         -initrd "$build/guest/$name.elf $*" -append "exit=0xf4 vcpus=${cpus:-${vcpus[$name]:-1}}" </dev/null 2>&1 | tr -d '\r' >"$output"
     echo "# $name $*"
     cat "$output"
+    [ "$name" != spans ] || spans_within "$span_most" "$output"
     if grep -qaE "$end" "$output"; then
         echo "ok $name $*: to its end"
     else
@@ -29,8 +30,15 @@ guest() {
     rm -f "$output"
 }
 
-declare -A vcpus=([share]=2 [apicbase]=2 [fair]=8)
+# The longest span with interrupts off of any exit or of the loop, in instructions: a count that repeats.
+spans_within() {
+    awk -v most="$1" '/longest off/ {on = 1; next} /^[^ ]/ {on = 0} on && $NF > most {bad = bad "; " $0}
+        on {n++} END {print n && !bad ? "ok spans: none is longer than " most : "not ok spans: longer than " most bad}' "$2"
+}
+
+declare -A vcpus=([share]=2 [apicbase]=2 [fair]=8 [spans]=8)
 done='^guest: [0-9]+ passed, 0 failed$'
+span_most=1000
 triple='^domain 0 \(module\): triple fault of vCPU 0'
 # name      ; lengths         ; QEMU arguments ; words ; line at the end
 guests="
@@ -42,6 +50,8 @@ ticks       ; long            ;                ;                 ; $done
 clocks      ; check test      ; $exact         ; strict          ; $done
 clocks      ; long            ; $exact         ; strict seconds=500 ; $done
 jitter      ; long            ; $exact         ; samples=4000    ; $done
+spans       ; check test long ; $exact         ;                 ; $done
+profile     ; check test long ; $exact         ;                 ; $done
 emulate     ; check           ;                ; shapes=2        ; $done
 emulate     ; test            ;                ; shapes=30       ; $done
 emulate     ; long            ;                ; shapes=1000     ; $done

@@ -207,6 +207,7 @@ int format_line(char *to, size_t size, const char *format, ...)
     return n;
 }
 
+void console_set_pause(void (*between_characters)(void)) { (void)between_characters; }
 void log_at(enum log_level level, const char *format, ...)
 {
     va_list args;

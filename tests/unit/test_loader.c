@@ -48,7 +48,7 @@ static int teardown(void **state)
 
 static int setup(void **state)
 {
-    memory = (struct loader_memory){page, at, 8 * MIB, 0};
+    memory = (struct loader_memory){page, at, 8 * MIB, 0, NULL};
     input = (struct loader_input){.vcpus = 2, .command_line = "one two=3"};
     hole = false;
     return 0;
@@ -497,7 +497,7 @@ static void test_acpi_area_too_small(void **state)
     uint8_t rsdp[ACPI_RSDP_BYTES];
     for (unsigned n = 0; n < 4096; n += 7) {
         uint8_t *area = malloc(n ? n : 1);
-        bool done = acpi_build(area, n, 0x1000, 4, rsdp);
+        bool done = acpi_build(area, n, 0x1000, 4, rsdp, NULL);
         assert_true(done ? n > 700 : n < 3000);
         free(area);
     }

@@ -34,6 +34,7 @@ const struct vendor_ops *vendor = &no_vendor;
 void hvm_kick(unsigned number) { (void)number; }
 void ipi_send(unsigned number, uint8_t vector) { (void)number, (void)vector; }
 void hvm_attention(unsigned number, uint32_t what) { (void)number, (void)what; }
+void hvm_take_breath(struct hvm_pcpu *p) { (void)p; }
 void deadline_arm(struct deadline *d, uint64_t host_tsc) { deadline_set(&this_hvm()->deadlines, d, host_tsc); }
 void vcpu_arm_timer(struct vcpu *v) { (void)v; }
 void log_at(enum log_level level, const char *format, ...) { (void)level, (void)format; }

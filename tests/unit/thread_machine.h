@@ -166,6 +166,7 @@ void *alloc_pages_uncleared(unsigned order) { return memset(zeroed(PAGE_SIZE << 
 void free_pages(void *pages, unsigned order) { (void)order, free(pages); }
 uint64_t virt_to_phys(const void *p) { return (uint64_t)p; }
 void *phys_to_virt(uint64_t physical) { return (void *)physical; }
+void console_set_pause(void (*between_characters)(void)) { (void)between_characters; }
 void log_at(enum log_level level, const char *format, ...) { (void)level, (void)format; }
 int vformat_line(char *to, size_t size, const char *format, va_list args) { return vsnprintf(to, size, format, args); }
 int format_line(char *to, size_t size, const char *format, ...) { return snprintf(to, size, "%s", format); }

@@ -104,8 +104,10 @@ static void wake_writers(struct domain *d)
     if (!d->console_waited_for || !room(d, KEPT))
         return;
     d->console_waited_for = false;
-    for (unsigned i = 0; i < d->vcpus; i++)
+    for (unsigned i = 0; i < d->vcpus; i++) {
         vcpu_look(d->vcpu[i]);
+        hvm_breathe();
+    }
 }
 
 void domain_console_poll(struct domain *d)
@@ -122,7 +124,7 @@ void domain_console_poll(struct domain *d)
         uint64_t now = vtime_master(&d->time);
 
         uart_advance(&c->uart, now);
-        chipset_update(d, now);
+        chipset_update(d, now, PART_UART);
     }
     wake_writers(d);
     spin_unlock(&c->lock);

@@ -229,7 +229,7 @@ static int op_power_button(struct slot *s, const struct metronome_command *c)
     now = vtime_master(&d->time);
     pmtimer_set_line(&d->chipset.pmtimer, now, PMTIMER_POWER_BUTTON, true);
     pmtimer_set_line(&d->chipset.pmtimer, now, PMTIMER_POWER_BUTTON, false);
-    chipset_update(d, now);
+    chipset_update(d, now, PART_PM);
     spin_unlock(&d->chipset.lock);
     return 0;
 }

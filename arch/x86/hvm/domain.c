@@ -94,6 +94,7 @@ bool domain_translations_changed(struct domain *d)
             continue;
         all = false;
         vcpu_look(v);
+        hvm_breathe();
     }
     return all && p2m_reclaim(&d->p2m);
 }
@@ -129,6 +130,7 @@ static void start(struct domain *d)
     for (unsigned i = 0; i < d->vcpus; i++) {
         __atomic_store_n(&d->vcpu[i]->state, VCPU_STARTING, __ATOMIC_SEQ_CST);
         vcpu_look(d->vcpu[i]);
+        hvm_breathe();
     }
     if (d->slot->registers)
         slot_ask(d); /* what has come meanwhile: nobody rings for it again */
@@ -161,8 +163,10 @@ void domain_unpause(struct domain *d)
 static void set_action(struct domain *d, enum domain_action action)
 {
     __atomic_store_n(&d->action, action, __ATOMIC_SEQ_CST);
-    for (unsigned i = 0; i < d->vcpus; i++)
+    for (unsigned i = 0; i < d->vcpus; i++) {
         vcpu_look(d->vcpu[i]);
+        hvm_breathe();
+    }
 }
 
 static void end(struct domain *d, enum metronome_end_reason reason, uint32_t code, const char *format, va_list args)
@@ -172,7 +176,8 @@ static void end(struct domain *d, enum metronome_end_reason reason, uint32_t cod
     vformat_line(d->end_message, sizeof(d->end_message), format, args);
     d->end = reason;
     d->end_code = code;
-    log_info("domain %u (%s): %s\n", d->slot->index, d->header.name, d->end_message);
+    log_info("domain %u (%s): ", d->slot->index, d->header.name);
+    log_info("%s\n", d->end_message);
     set_action(d, ACTION_END);
 }
 
@@ -360,7 +365,9 @@ static void add_vcpu(struct metronome_stats *s, const struct vcpu *v)
 void domain_stats(struct domain *d, struct metronome_stats *s)
 {
     memset(s, 0, sizeof(*s));
-    for (unsigned v = 0; v < d->vcpus; v++)
+    for (unsigned v = 0; v < d->vcpus; v++) {
         add_vcpu(s, d->vcpu[v]);
+        hvm_breathe();
+    }
     add_chipset(s, &d->chipset);
 }

@@ -43,6 +43,7 @@ static enum emu_status work(struct vcpu *v, enum emu_status (*whole)(struct emu 
 
     if (status != EMU_OK)
         return status;
+    hvm_breathe();
     if (c->insn.length && c->mode == mode && n >= c->insn.length && !memcmp(bytes, c->insn.bytes, c->insn.length)) {
         e->insn = c->insn;
         return decoded(e);
@@ -51,6 +52,7 @@ static enum emu_status work(struct vcpu *v, enum emu_status (*whole)(struct emu 
         return whole(e); /* too long, or its end cannot be fetched: it knows the exception */
     c->mode = mode;
     c->insn = e->insn;
+    hvm_breathe();
     return decoded(e);
 }
 
@@ -64,12 +66,14 @@ bool exit_decode_skip(struct vcpu *v)
 {
     enum emu_status status;
 
+    hvm_breathe();
     load_regs(v);
     status = work(v, emu_skip, emu_skip_decoded);
     if (status == EMU_EXCEPTION)
         inject_emulated(v);
     else if (status == EMU_UNHANDLED)
         crash_unhandled(v);
+    hvm_breathe();
     return status == EMU_OK;
 }
 
@@ -185,6 +189,7 @@ enum exit_action exit_emulate(struct vcpu *v)
 {
     enum emu_status status;
 
+    hvm_breathe();
     load_regs(v);
     v->io.emulating = true;
     v->io.replayed = 0;
@@ -198,6 +203,7 @@ enum exit_action exit_emulate(struct vcpu *v)
         inject_emulated(v);
     else if (status == EMU_UNHANDLED)
         crash_unhandled(v);
+    hvm_breathe();
     return EXIT_RESUME;
 }
 

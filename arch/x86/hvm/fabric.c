@@ -47,6 +47,7 @@ static void drive(struct domain *d, uint64_t now, unsigned gsi, unsigned source,
         d->chipset.risen[gsi] = (uint8_t)source;
     trace_put(TRACE_LINE, gsi, level, source);
     set_pin(d, now, gsi, *sources != 0);
+    hvm_breathe();
 }
 
 /* What an edge triggers on a pin, whatever level it leaves. */
@@ -157,6 +158,14 @@ static void settle(struct domain *d, unsigned source, unsigned gsi, bool more_du
     }
 }
 
+/* To be called where a source's ledger has changed. */
+static void note_open(struct chipset *c, unsigned source)
+{
+    uint32_t bit = 1u << source;
+
+    c->open = c->ledger[source].n.owed | c->ledger[source].n.pending ? c->open | bit : c->open & ~bit;
+}
+
 static const struct line *line_of(const struct chipset *c, unsigned source)
 {
     return source == SOURCE_PIT ? &c->vpit.out.line[0] : source == SOURCE_RTC ? &c->rtc.out.line[0]
@@ -220,6 +229,7 @@ static void follow_edges(struct domain *d, uint64_t now, unsigned source, unsign
             pulse(d, now, source, gsi, level);
         sent(&c->ledger[source], route_of(c, source, gsi));
     }
+    note_open(c, source);
 }
 
 /*
@@ -230,6 +240,7 @@ static bool follow_flag(struct domain *d, uint64_t now, unsigned source, bool fl
 {
     struct chipset *c = &d->chipset;
     struct ledger *l = &c->ledger[source];
+    bool next = false;
 
     ticks_due(l, due - c->ticks_seen[source], period);
     if (due != c->ticks_seen[source]) {
@@ -237,39 +248,38 @@ static bool follow_flag(struct domain *d, uint64_t now, unsigned source, bool fl
         ticks_signalled(l, now);
     }
     c->ticks_seen[source] = due;
-    if (flag)
-        return false;
-    ticks_taken(l);
-    return book(d, now, source, due, period);
-}
-
-/* Lock-free: most vectors are nobody's ticks. */
-static bool is_awaited(const struct chipset *c, uint8_t vector)
-{
-    for (unsigned s = 0; s < TICK_SOURCES; s++)
-        if (c->ledger[s].n.pending && (uint8_t)c->ledger[s].route == vector)
-            return true;
-    return false;
+    if (!flag) {
+        ticks_taken(l);
+        next = book(d, now, source, due, period);
+    }
+    note_open(c, source);
+    return next;
 }
 
 void chipset_acknowledged(struct domain *d, uint8_t vector)
 {
     struct chipset *c = &d->chipset;
+    uint32_t taken = 0;
     bool owed = false;
 
-    if (!is_awaited(c, vector))
+    for (uint32_t open = __atomic_load_n(&c->open, __ATOMIC_RELAXED); open; open &= open - 1)
+        if ((uint8_t)c->ledger[__builtin_ctz(open)].route == vector)
+            taken |= open & -open;
+    if (!taken) /* most vectors are nobody's ticks */
         return;
     spin_lock(&c->lock);
-    for (unsigned s = 0; s < TICK_SOURCES; s++) {
-        struct ledger *l = &c->ledger[s];
+    for (; taken; taken &= taken - 1) {
+        unsigned source = (unsigned)__builtin_ctz(taken);
+        struct ledger *l = &c->ledger[source];
 
         if (l->route == ROUTE_PIC || (uint8_t)l->route != vector)
             continue;
         ticks_taken(l);
         owed |= l->n.owed != 0;
+        note_open(c, source);
     }
     if (owed)
-        chipset_update(d, vtime_master(&d->time));
+        chipset_update(d, vtime_master(&d->time), 0);
     spin_unlock(&c->lock);
 }
 
@@ -316,10 +326,12 @@ static void follow_fsb(struct domain *d, uint64_t now, unsigned timer, uint64_t 
 {
     struct chipset *c = &d->chipset;
     unsigned source = SOURCE_HPET + timer;
-    bool more_due = due != c->ticks_seen[source];
+    bool more_due = due != c->ticks_seen[source], next;
 
     settle(d, source, NO_GSI, more_due);
-    if (!book(d, now, source, due, period))
+    next = book(d, now, source, due, period);
+    note_open(c, source);
+    if (!next)
         return;
     *messages |= 1u << timer;
     if (!more_due)
@@ -363,6 +375,7 @@ static uint32_t follow_hpet(struct domain *d, uint64_t now)
             drive(d, now, c->hpet_gsi[t], SOURCE_HPET + t, false);
         c->hpet_gsi[t] = gsi;
         follow_comparator(d, now, t, gsi, &messages);
+        hvm_breathe();
     }
     return messages;
 }
@@ -374,26 +387,49 @@ static void cut_off_pit(struct domain *d, uint64_t now)
 
     c->ticks_seen[SOURCE_PIT] = c->vpit.out.line[0].rises;
     ticks_forget(&c->ledger[SOURCE_PIT]);
+    note_open(c, SOURCE_PIT);
     drive(d, now, 0, SOURCE_PIT, false);
 }
 
+static void follow_alarm(struct domain *d, uint64_t now)
+{
+    struct chipset *c = &d->chipset;
+
+    pmtimer_set_line(&c->pmtimer, now, PMTIMER_RTC_ALARM, c->rtc.out.line[0].level);
+}
+
+/* A source with open ticks waits for what may happen anywhere; the RTC's alarm is the PM block's too. */
+static unsigned parts_to_follow(const struct chipset *c, unsigned parts)
+{
+    parts |= (c->open & 1u << SOURCE_PIT ? PART_PIT : 0) | (c->open & 1u << SOURCE_RTC ? PART_RTC : 0) |
+             (c->open >> SOURCE_HPET ? PART_HPET : 0);
+    return parts & PART_RTC ? parts | PART_PM : parts;
+}
+
 /* Returns which comparators' messages are to be passed on. */
-static uint32_t follow_lines(struct domain *d, uint64_t now)
+static uint32_t follow_lines(struct domain *d, uint64_t now, unsigned parts)
 {
     struct chipset *c = &d->chipset;
     bool legacy = hpet_legacy(&c->hpet);
-    uint32_t messages;
+    uint32_t messages = 0;
 
     c->ticks_deadline = NEVER;
-    messages = follow_hpet(d, now);
-    if (legacy)
+    if (parts & PART_HPET)
+        messages = follow_hpet(d, now);
+    if ((parts & PART_PIT) && legacy)
         cut_off_pit(d, now);
-    else
+    else if (parts & PART_PIT)
         follow_pit(d, now);
-    follow_rtc(d, now, legacy);
-    pmtimer_set_line(&c->pmtimer, now, PMTIMER_RTC_ALARM, c->rtc.out.line[0].level);
-    follow(d, now, SOURCE_PM, SCI_GSI, &c->pmtimer.out.line[0]);
-    follow(d, now, SOURCE_UART, 4, &c->uart.out.line[0]);
+    hvm_breathe();
+    if (parts & PART_RTC) {
+        follow_rtc(d, now, legacy);
+        follow_alarm(d, now);
+    }
+    hvm_breathe();
+    if (parts & PART_PM)
+        follow(d, now, SOURCE_PM, SCI_GSI, &c->pmtimer.out.line[0]);
+    if (parts & PART_UART)
+        follow(d, now, SOURCE_UART, 4, &c->uart.out.line[0]);
     return messages;
 }
 
@@ -413,24 +449,39 @@ static void take_messages(struct domain *d, uint64_t now, uint32_t comparators)
 
         if (comparators >> timer & 1) {
             sent(&c->ledger[SOURCE_HPET + timer], route_of_message(c->hpet.out.message)); /* before another CPU can take it */
+            note_open(c, SOURCE_HPET + timer);
             fabric_message(d, c->hpet.out.message, cause_of(d, SOURCE_HPET + timer, METRONOME_INJECT_HPET_MSI));
             comparators &= ~(1u << timer);
         }
         c->hpet.out.message.kind = BUS_NONE;
         hpet_advance(&c->hpet, c->hpet.last); /* the next one in the slot; what comes due meanwhile is booked first */
     }
-    for (; comparators; comparators &= comparators - 1) /* whose address is no APIC's */
-        sent(&c->ledger[SOURCE_HPET + (unsigned)__builtin_ctz(comparators)], ROUTE_NOWHERE);
+    for (; comparators; comparators &= comparators - 1) { /* whose address is no APIC's */
+        unsigned source = SOURCE_HPET + (unsigned)__builtin_ctz(comparators);
+
+        sent(&c->ledger[source], ROUTE_NOWHERE);
+        note_open(c, source);
+    }
+}
+
+static void take_deadlines(struct chipset *c, unsigned parts)
+{
+    if (parts & PART_PIT)
+        c->deadlines[DEADLINE_PIT] = vpit_deadline(&c->vpit);
+    if (parts & PART_HPET)
+        c->deadlines[DEADLINE_HPET] = hpet_deadline(&c->hpet);
+    if (parts & PART_RTC)
+        c->deadlines[DEADLINE_RTC] = rtc_deadline(&c->rtc);
+    if (parts & PART_PM)
+        c->deadlines[DEADLINE_PM] = pmtimer_deadline(&c->pmtimer);
 }
 
 static uint64_t earliest(const struct chipset *c)
 {
-    uint64_t t[] = {vpit_deadline(&c->vpit), hpet_deadline(&c->hpet), rtc_deadline(&c->rtc), pmtimer_deadline(&c->pmtimer),
-                    vioapic_deadline(&c->vioapic), c->ticks_deadline};
-    uint64_t first = NEVER;
+    uint64_t held_off = vioapic_deadline(&c->vioapic), first = held_off < c->ticks_deadline ? held_off : c->ticks_deadline;
 
-    for (unsigned i = 0; i < sizeof(t) / sizeof(t[0]); i++)
-        first = t[i] < first ? t[i] : first;
+    for (unsigned i = 0; i < DEADLINES; i++)
+        first = c->deadlines[i] < first ? c->deadlines[i] : first;
     return first;
 }
 
@@ -449,12 +500,17 @@ static void rearm(struct domain *d)
         hvm_attention(d->home, ATTENTION_DEADLINES);
 }
 
-void chipset_update(struct domain *d, uint64_t now)
+void chipset_update(struct domain *d, uint64_t now, unsigned parts)
 {
     struct chipset *c = &d->chipset;
     const struct line *intr = &c->vpic.out.line[0];
+    uint32_t messages;
 
-    take_messages(d, now, follow_lines(d, now));
+    hvm_breathe();
+    parts = parts_to_follow(c, parts);
+    messages = follow_lines(d, now, parts);
+    if (messages || c->vioapic.out.message.kind != BUS_NONE || c->hpet.out.message.kind != BUS_NONE)
+        take_messages(d, now, messages);
     if (intr->rises != c->int_rises || intr->level != c->int_level) {
         c->int_rises = intr->rises;
         c->int_level = intr->level;
@@ -464,7 +520,10 @@ void chipset_update(struct domain *d, uint64_t now)
             trace_put(TRACE_EMUL_PIC_KICK);
         vcpu_post_work(d->vcpu[0], WORK_LINT0);
     }
+    hvm_breathe();
+    take_deadlines(c, parts);
     rearm(d);
+    hvm_breathe();
 }
 
 /*
@@ -485,21 +544,45 @@ static uint64_t expiry_now(struct domain *d)
     return due > now ? due : now;
 }
 
+/* Models are lazy: only those with something to do are brought up to date. */
+static unsigned advance_due(struct chipset *c, uint64_t now)
+{
+    unsigned parts = 0;
+
+    if (c->deadlines[DEADLINE_PIT] <= now) {
+        vpit_advance(&c->vpit, now);
+        parts |= PART_PIT;
+    }
+    if (c->deadlines[DEADLINE_HPET] <= now) {
+        hpet_advance(&c->hpet, now);
+        parts |= PART_HPET;
+    }
+    if (c->deadlines[DEADLINE_RTC] <= now) {
+        rtc_advance(&c->rtc, now);
+        parts |= PART_RTC;
+    }
+    if (c->deadlines[DEADLINE_PM] <= now) {
+        pmtimer_advance(&c->pmtimer, now);
+        parts |= PART_PM;
+    }
+    vioapic_advance(&c->vioapic, now);
+    return parts;
+}
+
 void chipset_expire(struct deadline *deadline)
 {
     struct domain *d = (struct domain *)((char *)deadline - offsetof(struct domain, chipset.deadline));
     struct chipset *c = &d->chipset;
     uint64_t now, soonest = rdtsc() + tsc_hz / 1000000 * EXPIRY_GAP_US;
+    unsigned parts;
 
     spin_lock(&c->lock);
     now = expiry_now(d);
     c->deadline_ticks = NEVER;
-    vpit_advance(&c->vpit, now);
-    hpet_advance(&c->hpet, now);
-    rtc_advance(&c->rtc, now);
-    pmtimer_advance(&c->pmtimer, now);
-    vioapic_advance(&c->vioapic, now);
-    chipset_update(d, now);
+    parts = advance_due(c, now);
+    hvm_breathe();
+    chipset_update(d, now, parts);
+    hvm_breathe();
     if (c->deadline.when < soonest) {
         c->expiries_put_off++;
         deadline_arm(&c->deadline, soonest);
@@ -513,6 +596,7 @@ void chipset_rearm(struct domain *d)
 
     spin_lock(&c->lock);
     c->deadline_ticks = 0;
+    take_deadlines(c, PARTS_ALL);
     rearm(d);
     spin_unlock(&c->lock);
 }
@@ -551,7 +635,9 @@ int chipset_intack(struct vcpu *v)
         trace_put(TRACE_EMUL_PIC_INTACK, (uint32_t)vector);
         cause = cause_of(d, c->risen[irq_of_vector(&c->vpic, vector)], METRONOME_INJECT_PIC);
         latency_posted(&v->latency, (uint8_t)vector, cause.source, cause.due, c->int_posted);
-        chipset_update(d, now);
+        hvm_breathe();
+        chipset_update(d, now, 0);
+        hvm_breathe();
     }
     spin_unlock(&c->lock);
     return vector;
@@ -633,6 +719,7 @@ static void reset_ticks(struct domain *d, bool power_on)
             ticks_init(&c->ledger[s], ticks_policy(d->header.ticks, chipset_tick_source(s)));
         ticks_lost(&c->ledger[s]);
         ticks_forget(&c->ledger[s]);
+        note_open(c, s);
     }
 }
 
@@ -688,10 +775,13 @@ void chipset_restored(struct domain *d, uint64_t rtc_seconds)
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
     note_risen(c);
+    for (unsigned s = 0; s < TICK_SOURCES; s++)
+        note_open(c, s);
+    take_deadlines(c, PARTS_ALL);
     chipset_set_pm_base(d);
     if (rtc_seconds) {
         rtc_forward(&c->rtc, now, rtc_seconds);
-        chipset_update(d, now);
+        chipset_update(d, now, PARTS_ALL);
     }
     spin_unlock(&c->lock);
 }
@@ -715,15 +805,19 @@ void chipset_reset(struct domain *d, bool power_on)
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
     reset_lines(c, power_on);
+    hvm_breathe();
     reset_ticks(d, power_on);
-    vpic_reset(&c->vpic, now);
-    vioapic_reset(&c->vioapic, now, VIOAPIC_MIN_PINS, 0);
-    vpit_reset(&c->vpit, now);
-    hpet_reset(&c->hpet, now);
+    hvm_breathe();
     if (power_on)
         rtc_reset(&c->rtc, now, d->header.wallclock);
     else
         rtc_reset_pin(&c->rtc, now);
+    hvm_breathe();
+    vpic_reset(&c->vpic, now);
+    vioapic_reset(&c->vioapic, now, VIOAPIC_MIN_PINS, 0);
+    vpit_reset(&c->vpit, now);
+    hpet_reset(&c->hpet, now);
+    hvm_breathe();
     c->rises_seen[SOURCE_RTC] = c->rtc.out.line[0].rises;
     c->ticks_seen[SOURCE_RTC] = c->rtc.periodic_due;
     pmtimer_reset(&c->pmtimer, now, false);
@@ -731,8 +825,10 @@ void chipset_reset(struct domain *d, bool power_on)
     reset_uart(&c->uart, now);
     c->pm_enabled = false;
     c->deadline_ticks = 0;
+    hvm_breathe();
     chipset_set_pm_base(d);
     drive_again(d, now);
-    chipset_update(d, now);
+    hvm_breathe();
+    chipset_update(d, now, PARTS_ALL);
     spin_unlock(&c->lock);
 }

@@ -55,10 +55,12 @@ void hvm_hold(uint64_t host_tsc)
  * is then late by some ticks. What is late by far was held up by something else. */
 void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
 {
-    uint64_t until = p->hold_until - ENTRY_AT_LEAST, from = rdtsc();
+    uint64_t until = p->hold_until - ENTRY_AT_LEAST, from;
     uint32_t less;
 
     p->hold_until = 0;
+    hvm_breathe();
+    from = rdtsc();
     if (from < until) {
         while (rdtsc() < until)
             ;
@@ -194,6 +196,7 @@ static void take_wakes(struct hvm_pcpu *p)
 
         if (v)
             look_at(p, v);
+        hvm_breathe();
     }
 }
 
@@ -236,6 +239,7 @@ static void give_attention(struct hvm_pcpu *p)
 
         if (v && v->id == 0)
             serve(v->domain, what);
+        hvm_breathe();
     }
 }
 
@@ -249,6 +253,14 @@ void hvm_let_in(struct hvm_pcpu *p, bool halt)
         sti_nop_cli();
     p->off_since = rdtsc();
     p->off_longest = &p->longest_off;
+}
+
+void hvm_take_breath(struct hvm_pcpu *p)
+{
+    if (p->handled)
+        vendor->let_in(p->handled);
+    else
+        hvm_let_in(p, false);
 }
 
 static bool has_work(const struct hvm_pcpu *p)
@@ -315,11 +327,14 @@ static void round(struct hvm_pcpu *p)
     hvm_let_in(p, false);
     if (p->timer_fired)
         run_timer(p);
+    hvm_breathe();
     if (p->attention)
         give_attention(p);
+    hvm_breathe();
     take_wakes(p);
     if (p->io_waiting)
         poll_requests(p);
+    hvm_breathe();
     if (!control_present() && p->id == 0)
         standalone_poll();
     v = sched_pick(p);
@@ -362,6 +377,15 @@ void hvm_boot(void)
     }
 }
 
+/* A CPU that is not in its loop yet has nobody to let in. */
+static void breathe_amid_a_line(void)
+{
+    struct hvm_pcpu *p = this_hvm();
+
+    if (p && p->off_since)
+        hvm_breathe();
+}
+
 void hvm_cpu_loop(void)
 {
     struct hvm_pcpu *p = this_hvm();
@@ -373,6 +397,7 @@ void hvm_cpu_loop(void)
         machine_stop(2);
     }
     if (p->id == 0) {
+        console_set_pause(breathe_amid_a_line);
         log_info("%s, %u CPUs, TSC %llu Hz\n", vendor->name, pcpu_count, (unsigned long long)tsc_hz);
         if (control_present())
             control_ready();
@@ -380,6 +405,7 @@ void hvm_cpu_loop(void)
             standalone_init();
     }
     p->off_since = rdtsc();
+    p->longest_off = 0; /* what was before the loop does not count */
     for (;;)
         round(p);
 }

@@ -123,6 +123,10 @@ static inline enum metronome_latency_source chipset_latency_source(unsigned sour
 #define MSR_TSC_AUX 0xc0000103u
 enum { APIC_EOI = 0xb0, APIC_ICR = 0x300, APIC_SELF_IPI = 0x3f0 }; /* in the local APIC's page; and 16 to an MSR */
 
+/* The parts of a chipset, of which one that has been touched may have changed its outputs and its deadline. */
+enum { PART_PIT = 1, PART_HPET = 2, PART_RTC = 4, PART_PM = 8, PART_UART = 16, PART_PIC = 32, PART_IOAPIC = 64, PARTS_ALL = 127 };
+enum { DEADLINE_PIT, DEADLINE_HPET, DEADLINE_RTC, DEADLINE_PM, DEADLINES }; /* the first parts, by their bits' numbers */
+
 /* The domain's devices that all its vCPUs share, under one lock. */
 struct chipset {
     struct spinlock lock;
@@ -150,6 +154,9 @@ struct chipset {
     bool pm_enabled;                        /* and 0x80 bit 0 */
     uint64_t deadline_ticks;                /* earliest deadline of all models, master ticks */
     struct deadline deadline;               /* on the home pCPU */
+    /* Not saved: what is known of the state above. */
+    uint64_t deadlines[DEADLINES];          /* of the models */
+    uint32_t open;                          /* sources with ticks that are owed or pending, by bit */
     /* For the latency ledger; not saved. */
     uint8_t risen[VIOAPIC_MAX_PINS];        /* the source that was the last to assert each line */
     uint64_t due[TICK_SOURCES];             /* when the last interrupt of each was due, master ticks; 0: it is on its way */
@@ -247,6 +254,7 @@ struct vcpu {
     bool halted;                  /* in HLT: runs on only when inject_pending() */
     bool fpu_fresh;               /* load FPU and DRs from memory at the next run, whatever the registers hold */
     uint32_t lapic_generation;    /* of vlapic.map_generation, as published in the domain's map */
+    uint32_t published_id, published_logical; /* there */
 
     /* Events on their way in (inject.c). */
     unsigned nmi_pending;
@@ -365,6 +373,7 @@ struct hvm_pcpu {
     unsigned last;                    /* that ran last */
     uint64_t off_since;               /* host TSC at which interrupts went off */
     uint64_t *off_longest;            /* of spans like the one under way: the loop's, or a vCPU's that has just left */
+    struct vcpu *handled;             /* that runs, or whose exit is handled; NULL: in the loop */
     uint64_t longest_off;             /* the loop's: from where it lets interrupts in, until it does so again or enters */
     volatile int64_t least_had;       /* of those that can run, `had`; never less than it was */
     uint64_t slice_end;               /* host TSC */
@@ -414,6 +423,7 @@ struct vendor_ops {
     void (*vcpu_start_flat)(struct vcpu *v, const struct loader_entry *entry); /* where a boot protocol starts */
     /* Runs the guest until something needs the pCPU's loop. GIF or interrupts are off inside. */
     void (*run)(struct vcpu *v);
+    void (*let_in)(struct vcpu *v); /* NULL: never; interrupts, amid an exit's handling; what they ask for is not forgotten at the entry */
     /* At each exit emu.regs has gpr, rip, rflags and cr4; this adds the rest for the emulator. gpr, rip and rflags are written
      * back before entry. */
     void (*load_regs)(struct vcpu *v);
@@ -449,6 +459,29 @@ static inline void off_ends(const struct hvm_pcpu *p, uint64_t *longest)
 
     if (span > *longest)
         *longest = span;
+}
+
+/*
+ * Long work lets interrupts in between its steps: their handlers only set flags, which are looked at before the entry. 2^-22 s
+ * are 238 instructions where one takes a nanosecond; with the longest step behind them no span is longer than 1,000.
+ */
+static inline bool off_long(const struct hvm_pcpu *p)
+{
+    return rdtsc() - p->off_since > tsc_hz >> 22;
+}
+
+/* Anywhere outside handlers, also with locks held: no handler takes one. */
+void hvm_take_breath(struct hvm_pcpu *p);
+static inline void hvm_breathe(void)
+{
+    if (vendor->let_in && off_long(this_hvm()))
+        hvm_take_breath(this_hvm());
+}
+
+/* Does anything ask this pCPU's loop to look? */
+static inline bool hvm_called(const struct hvm_pcpu *p)
+{
+    return p->timer_fired || p->attention || p->resched || p->wake;
 }
 
 static inline void hvm_after_exit(struct vcpu *v)
@@ -505,7 +538,7 @@ uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks); /* first h
 /* ---- fabric.c: lines, routes, pins, messages. Callers of chipset_* hold the lock. ---- */
 /* Time for the models is read under the lock, so that what guests see of it never goes back. */
 void chipset_reset(struct domain *d, bool power_on);
-void chipset_update(struct domain *d, uint64_t now);  /* propagates outputs and re-arms the deadline */
+void chipset_update(struct domain *d, uint64_t now, unsigned parts); /* propagates the PART_*' outputs and re-arms the deadline */
 void chipset_expire(struct deadline *deadline);
 void chipset_rearm(struct domain *d);                 /* on the home pCPU, after virtual time has started */
 void chipset_leave(struct domain *d, unsigned home);  /* on the home pCPU: another one is it from now on, and asked to rearm */

@@ -14,6 +14,7 @@ struct model_ports {
     void (*write)(struct chipset *c, uint64_t now, unsigned offset, unsigned size, uint64_t value);
     uint16_t base, length; /* of the ports; the PM block's base follows the chipset */
     uint8_t offset;        /* of the first port, in the model's numbering */
+    uint8_t part;
 };
 
 #define MODEL(name) \
@@ -33,10 +34,10 @@ MODEL(uart)
 #undef MODEL
 
 static const struct model_ports model_ports[OWNER_COUNT] = {
-    [OWNER_PIC_MASTER] = {vpic_in, vpic_out, 0x20, 2, 0}, [OWNER_PIC_SLAVE] = {vpic_in, vpic_out, 0xa0, 2, 2},
-    [OWNER_ELCR] = {vpic_in, vpic_out, 0x4d0, 2, 4},      [OWNER_PIT] = {vpit_in, vpit_out, 0x40, 4, 0},
-    [OWNER_PORT61] = {vpit_in, vpit_out, 0x61, 1, 4},     [OWNER_RTC] = {rtc_in, rtc_out, 0x70, 4, 0},
-    [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0},     [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0},
+    [OWNER_PIC_MASTER] = {vpic_in, vpic_out, 0x20, 2, 0, PART_PIC}, [OWNER_PIC_SLAVE] = {vpic_in, vpic_out, 0xa0, 2, 2, PART_PIC},
+    [OWNER_ELCR] = {vpic_in, vpic_out, 0x4d0, 2, 4, PART_PIC},      [OWNER_PIT] = {vpit_in, vpit_out, 0x40, 4, 0, PART_PIT},
+    [OWNER_PORT61] = {vpit_in, vpit_out, 0x61, 1, 4, PART_PIT},     [OWNER_RTC] = {rtc_in, rtc_out, 0x70, 4, 0, PART_RTC},
+    [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0, PART_PM},     [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0, PART_UART},
 };
 
 /* The other ports that do not move; the first that fits. */
@@ -116,7 +117,7 @@ static enum emu_status model_access(struct vcpu *v, enum port_owner owner, uint1
         *value = m->read(&d->chipset, now, m->offset + offset, size);
     if (owner == OWNER_UART)
         domain_console_exchange(d, now);
-    chipset_update(d, now);
+    chipset_update(d, now, m->part);
     spin_unlock(&d->chipset.lock);
     return status;
 }
@@ -231,7 +232,9 @@ static void lapic_access(struct vcpu *v, unsigned offset, unsigned size, bool wr
         inject_ended(v, offset, now);
     vlapic_write(&v->vlapic, now, offset, size, *value);
     inject_sent(v, offset, *value, now);
+    hvm_breathe();
     fabric_take_apic_output(v);
+    hvm_breathe();
 }
 
 static void ioapic_access(struct domain *d, unsigned offset, unsigned size, bool write, uint64_t *value)
@@ -245,7 +248,7 @@ static void ioapic_access(struct domain *d, unsigned offset, unsigned size, bool
         vioapic_write(&c->vioapic, now, offset, size, *value);
     else
         *value = vioapic_read(&c->vioapic, now, offset, size);
-    chipset_update(d, now);
+    chipset_update(d, now, PART_IOAPIC);
     spin_unlock(&c->lock);
 }
 
@@ -259,7 +262,7 @@ static void hpet_access(struct domain *d, unsigned offset, unsigned size, bool w
     now = vtime_master(&d->time);
     if (write) {
         hpet_write(&c->hpet, now, offset, size, *value);
-        chipset_update(d, now);
+        chipset_update(d, now, PART_HPET | PART_PIT | PART_RTC); /* whose pins it may take over */
     } else {
         *value = hpet_read(&c->hpet, now, offset, size);
     }

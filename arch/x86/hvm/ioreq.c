@@ -191,6 +191,7 @@ static void *ram_page(void *ctx, uint64_t gpa, bool write)
     struct ram_entry *r = &v->ram[(gpa >> PAGE_SHIFT) % RAM_CACHE];
     void *memory;
 
+    hvm_breathe();
     if (r->page == (gpa | write) && r->generation == v->emu.ram_generation && r->generation)
         return r->memory;
     memory = io_is_ours(v, gpa) ? NULL : domain_ram(v->domain, gpa, write);
@@ -205,6 +206,7 @@ static enum emu_status logged_access(struct vcpu *v, struct access a, uint64_t *
 
     if (replay(v, &a, value, NULL))
         return EMU_OK;
+    hvm_breathe();
     status = a.port ? io_port(v, (uint16_t)a.address, a.size, a.write, value) : io_mmio(v, a.address, a.size, a.write, value);
     if (status == EMU_OK) {
         if (trace_on(TRACE_HVM_IOPORT_READ))
@@ -245,6 +247,7 @@ static enum emu_status rep(void *ctx, struct emu_rep *r)
     struct access a = {.address = r->device, .count = r->count, .size = r->size, .write = r->to_device, .port = r->is_port};
     uint64_t value = 0;
 
+    hvm_breathe();
     if (!v->domain->has_dm || !r->ram_gpa || r->count < 2)
         return EMU_UNHANDLED;
     if (r->is_port ? v->domain->port_owner[r->device & 0xffff] != OWNER_DM : io_is_ours(v, r->device))
@@ -305,7 +308,18 @@ static void retire(void *ctx)
     v->io.logged = v->io.replayed = 0;
 }
 
+/* What waits for this vCPU or its pCPU does not wait for a whole REP. */
+static bool enough(void *ctx)
+{
+    struct vcpu *v = ctx;
+
+    if (!vendor->let_in) /* then nothing can have come since the exit */
+        return false;
+    hvm_breathe();
+    return hvm_called(this_hvm()) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED);
+}
+
 const struct emu_ops emulator_ops = {
     .ram_page = ram_page, .device_read = device_read, .device_write = device_write, .port_read = port_read,
-    .port_write = port_write, .rep = rep, .retire = retire, .xmm_read = xmm_read, .xmm_write = xmm_write, .port_allowed = port_allowed,
+    .port_write = port_write, .rep = rep, .retire = retire, .enough = enough, .xmm_read = xmm_read, .xmm_write = xmm_write, .port_allowed = port_allowed,
 };

@@ -95,8 +95,10 @@ static void deliver_all(struct domain *d, uint64_t mask, const struct bus_messag
 {
     if (m->delivery == DELIVER_LOWEST)
         mask = lowest_of(d, mask);
-    for (; mask; mask &= mask - 1)
+    for (; mask; mask &= mask - 1) {
         deliver(d->vcpu[__builtin_ctzll(mask)], m, cause);
+        hvm_breathe();
+    }
 }
 
 void fabric_message(struct domain *d, struct bus_message m, struct cause cause)
@@ -112,7 +114,7 @@ static void end_of_interrupt(struct domain *d, uint8_t vector)
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
     vioapic_eoi(&c->vioapic, now, vector);
-    chipset_update(d, now);
+    chipset_update(d, now, PART_IOAPIC);
     spin_unlock(&c->lock);
 }
 
@@ -129,13 +131,15 @@ static void send_ipi(struct vcpu *v, const struct bus_message *m)
 }
 
 /* Senders read the map without lock: what addresses a vCPU before and after a change does so all the time. */
-static void publish_physical(struct apic_map *m, uint8_t vcpu, uint32_t id)
+static void publish_physical(struct apic_map *m, struct vcpu *v, uint32_t id)
 {
+    uint32_t before = v->published_id;
+
     if (id < 256)
-        __atomic_store_n(&m->physical[id], vcpu, __ATOMIC_RELEASE);
-    for (unsigned i = 0; i < 256; i++)
-        if (m->physical[i] == vcpu && i != id)
-            m->physical[i] = 0xff;
+        __atomic_store_n(&m->physical[id], (uint8_t)v->id, __ATOMIC_RELEASE);
+    if (before != id && before < 256 && m->physical[before] == v->id)
+        m->physical[before] = 0xff;
+    v->published_id = id;
 }
 
 static void set_member(uint64_t *mask, uint64_t self, bool member)
@@ -146,20 +150,41 @@ static void set_member(uint64_t *mask, uint64_t self, bool member)
         __atomic_store_n(mask, value, __ATOMIC_RELAXED);
 }
 
-/* xAPIC logical ids: flat (DFR all ones) or cluster (SDM 11.6.2.2); an x2APIC's is seen by 8-bit senders as flat. */
-static void publish_logical(struct apic_map *m, const struct vlapic *a, uint64_t self)
-{
-    bool flat = vlapic_x2apic(a) || a->dfr >> 28 == 15;
-    uint32_t logical = a->ldr >> 24;
+/* A logical id as published: the LDR's byte, and whether it is a flat one. */
+#define LOGICAL_FLAT 0x100u
 
-    if (vlapic_x2apic(a))
-        logical = a->apic_id < 8 ? 1u << a->apic_id : 0;
+static uint64_t *members(struct apic_map *m, uint32_t logical, unsigned bit)
+{
+    return logical & LOGICAL_FLAT ? &m->flat[bit] : &m->cluster[logical >> 4 & 15][bit];
+}
+
+static unsigned member_bits(uint32_t logical)
+{
+    return logical & LOGICAL_FLAT ? logical & 0xff : logical & 15;
+}
+
+/* xAPIC logical ids: flat (DFR all ones) or cluster (SDM 11.6.2.2); an x2APIC's is seen by 8-bit senders as flat. */
+static uint32_t logical_of(const struct vlapic *a)
+{
     if (!(a->apic_base & APIC_BASE_EN))
-        logical = 0;
-    for (unsigned i = 0; i < 8; i++)
-        set_member(&m->flat[i], self, flat && (logical >> i & 1));
-    for (unsigned i = 0; i < 64; i++)
-        set_member(&m->cluster[i / 4][i % 4], self, !flat && logical >> 4 == i / 4 && (logical >> i % 4 & 1));
+        return LOGICAL_FLAT;
+    if (vlapic_x2apic(a))
+        return LOGICAL_FLAT | (a->apic_id < 8 ? 1u << a->apic_id : 0);
+    return a->ldr >> 24 | (a->dfr >> 28 == 15 ? LOGICAL_FLAT : 0);
+}
+
+static void publish_logical(struct apic_map *m, struct vcpu *v)
+{
+    uint32_t before = v->published_logical, now = logical_of(&v->vlapic);
+    uint64_t self = 1ull << v->id;
+
+    for (unsigned bits = member_bits(now); bits; bits &= bits - 1)
+        set_member(members(m, now, (unsigned)__builtin_ctz(bits)), self, true);
+    if ((before ^ now) & (LOGICAL_FLAT | (now & LOGICAL_FLAT ? 0 : 0xf0))) /* other masks than those */
+        now = 0;
+    for (unsigned bits = member_bits(before) & ~member_bits(now); bits; bits &= bits - 1)
+        set_member(members(m, before, (unsigned)__builtin_ctz(bits)), self, false);
+    v->published_logical = logical_of(&v->vlapic);
 }
 
 static void forget_all_but_posted(struct vcpu *v)
@@ -179,12 +204,13 @@ void fabric_publish_apic(struct vcpu *v)
 
     if (v->lapic_generation == a->map_generation)
         return;
-    if (vlapic_highest_irr(a) < 0) /* it may have been reset */
+    if (!(a->svr & SVR_ENABLE) && vlapic_highest_irr(a) < 0) /* it may have been reset */
         forget_all_but_posted(v);
+    hvm_breathe();
     spin_lock(&d->map_lock);
     v->lapic_generation = a->map_generation;
-    publish_physical(&d->map, (uint8_t)v->id, a->apic_base & APIC_BASE_EN ? id : UINT32_MAX);
-    publish_logical(&d->map, a, 1ull << v->id);
+    publish_physical(&d->map, v, a->apic_base & APIC_BASE_EN ? id : UINT32_MAX);
+    publish_logical(&d->map, v);
     spin_unlock(&d->map_lock);
 }
 

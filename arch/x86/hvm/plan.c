@@ -260,6 +260,7 @@ static void *loader_at(void *ctx, uint64_t gpa, uint64_t size)
 {
     struct domain *d = ctx;
 
+    hvm_breathe();
     return gpa < d->header.ram_low && size <= d->header.ram_low - gpa ? domain_arena(d, gpa, size) : NULL;
 }
 
@@ -267,7 +268,8 @@ static const char *look_at_module(struct domain *d)
 {
     const struct metronome_domain_header *h = &d->header;
     const struct slot *s = d->slot;
-    const struct loader_memory memory = {.ctx = d, .at = loader_at, .ram_low = h->ram_low, .ram_high = h->ram_high};
+    const struct loader_memory memory = {.ctx = d, .at = loader_at, .ram_low = h->ram_low, .ram_high = h->ram_high,
+                                         .pause = hvm_breathe};
     const struct loader_input input = {
         .image = s->module ? s->module : domain_arena(d, h->module, h->module_bytes), .image_size = h->module_bytes,
         .initrd = !h->initrd_bytes ? NULL : s->initrd ? s->initrd : domain_arena(d, h->initrd, h->initrd_bytes),

@@ -62,6 +62,7 @@ static struct vcpu *next(struct hvm_pcpu *p, uint64_t now)
 
         if (!best || ((!stays || is_urgent(v)) && rank(v) < rank(best)))
             best = v;
+        hvm_breathe();
     }
     return best;
 }
@@ -77,6 +78,7 @@ static uint64_t may_run_until(const struct hvm_pcpu *p, const struct vcpu *v, ui
 
         if (is_urgent(other) && then < until)
             until = then;
+        hvm_breathe();
     }
     return until;
 }
@@ -121,6 +123,7 @@ void sched_ran(struct hvm_pcpu *p, struct vcpu *v)
         const struct vcpu *other = p->local[__builtin_ctzll(m)];
 
         least = other->turn.had < least ? other->turn.had : least;
+        hvm_breathe();
     }
     p->least_had = least > p->least_had ? least : p->least_had;
 }
@@ -240,6 +243,7 @@ static struct vcpu *longest_here(const struct hvm_pcpu *p, struct vcpu *longest)
 
         if (v->turn.here_since < longest->turn.here_since)
             longest = v;
+        hvm_breathe();
     }
     return longest;
 }

@@ -201,7 +201,7 @@ static int run_command(struct domain *d, const struct metronome_command *c)
         return ops[c->op].run(d, c->args);
     spin_lock(&d->chipset.lock);
     status = ops[c->op].run(d, c->args);
-    chipset_update(d, vtime_master(&d->time));
+    chipset_update(d, vtime_master(&d->time), 0);
     spin_unlock(&d->chipset.lock);
     return status;
 }
@@ -304,6 +304,7 @@ void slot_look(struct domain *d)
 
         if (v->state == VCPU_WAIT_IOREQ && vcpu_place(v).cpu != this_cpu()->id && ioreq_poll(v))
             vcpu_look(v);
+        hvm_breathe();
     }
 }
 

@@ -400,6 +400,8 @@ void standalone_ended(struct domain *d)
     awaited[d->slot->index] = false;
     for (unsigned i = 0; i < guest_count; i++)
         more = more || awaited[i];
+    if (!more)
+        console_set_pause(NULL); /* what is printed is what was until now */
     for (unsigned i = 0; i < guest_count && !more; i++)
         print_stats(guests[i].slot.domain);
     spin_unlock(&end_lock);

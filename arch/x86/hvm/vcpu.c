@@ -50,13 +50,14 @@ static void take_timer(struct vcpu *v)
     vcpu_book_ticks(v);
     vcpu_repay_ticks(v);
     vcpu_arm_timer(v);
+    hvm_breathe();
 }
 
 bool vcpu_prepare(struct vcpu *v)
 {
     struct hvm_pcpu *p = this_hvm();
 
-    if (p->timer_fired || p->attention || p->resched || p->wake)
+    if (hvm_called(p))
         return false;
     vcpu_drain(v);
     /* A read of the APIC may have seen its tick before the host's timer came. */
@@ -169,6 +170,7 @@ void vcpu_run(struct vcpu *v)
         if (!ioreq_complete(v))
             return;
     }
+    hvm_breathe();
     vcpu_drain(v);
     if (v->halted) {
         if (v->timer_due)
@@ -184,8 +186,11 @@ void vcpu_run(struct vcpu *v)
         return;
     }
     load(v);
+    hvm_breathe();
     v->off_longest = p->off_longest;
+    p->handled = v;
     vendor->run(v);
+    p->handled = NULL;
     p->off_longest = v->off_longest;
     if (v->state == VCPU_IN_GUEST)
         v->state = VCPU_RUNNABLE;
@@ -214,6 +219,7 @@ void vcpu_reset(struct vcpu *v)
     if (v->id != 0)
         v->vlapic.activity = VLAPIC_WAIT_SIPI;
     reset_events(v);
+    hvm_breathe();
     msr_reset(v);
     ioreq_cancel(v);
     memset(v->fpu, 0, 1024);
@@ -224,7 +230,9 @@ void vcpu_reset(struct vcpu *v)
     v->fpu_fresh = true;
     vcpu_forget_walks(v);
     memset(v->emu.regs.gpr, 0, sizeof(v->emu.regs.gpr));
+    hvm_breathe();
     vendor->vcpu_reset(v, false, 0);
+    hvm_breathe();
     fabric_publish_apic(v);
 }
 

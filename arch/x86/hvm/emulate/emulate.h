@@ -105,6 +105,8 @@ struct emu_ops {
      * unmoved) after each iteration or run that reached a device, so that a record never spans iterations.
      */
     void (*retire)(void *ctx);
+    /* Optional: after each finished iteration of a REP; true: the call ends (EMU_OK, RIP unmoved). */
+    bool (*enough)(void *ctx);
 };
 
 /*
@@ -147,7 +149,7 @@ struct emu_memo {
     const uint64_t *at[5];
     uint64_t entry[5];                /* as they were, A and D set */
 };
-enum { EMU_MEMOS = 5 };               /* for the code's page, and for those of data by their number */
+enum { EMU_MEMOS = 4 };               /* of pages with code, and as many of others: by their number */
 
 struct emu {
     struct emu_regs regs;             /* in and out */
@@ -156,7 +158,7 @@ struct emu {
     struct emu_exception exception;   /* out, with EMU_EXCEPTION */
     struct emu_insn insn;             /* out: what ran */
     uint64_t ram_generation;          /* in: another one whenever ram_page() may answer otherwise for any page; 0: walks are not kept */
-    struct emu_memo memo[EMU_MEMOS];
+    struct emu_memo memo[2][EMU_MEMOS];
     uint32_t budget;                  /* most REP iterations per call (at least 1); RIP stays while REP is unfinished */
     uint32_t accesses;                /* out: device and port callbacks made by this call */
 };

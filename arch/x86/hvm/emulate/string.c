@@ -143,7 +143,12 @@ static const struct string_op ops_a4[6] = {
  * One side of a run: the place of its first element, and `count` reduced to what lies in the same page. The last element
  * is checked like the first; between two elements that the segment allows there is none that it does not.
  */
-static enum emu_status run_side(struct emu *e, unsigned seg, unsigned reg, unsigned access, uint64_t *gpa, uint32_t *count)
+struct side {
+    uint64_t gpa;
+    bool ram;
+};
+
+static enum emu_status run_side(struct emu *e, unsigned seg, unsigned reg, unsigned access, struct side *s, uint32_t *count)
 {
     unsigned size = e->insn.operand_size;
     uint64_t mask = size_mask(e->insn.address_size), offset = e->regs.gpr[reg] & mask, span, linear;
@@ -152,8 +157,9 @@ static enum emu_status run_side(struct emu *e, unsigned seg, unsigned reg, unsig
     struct place p;
 
     TRY(emu_memory_place(e, seg, offset, size, access, &p));
-    *gpa = p.gpa[0];
-    at = (uint32_t)(*gpa & PAGE_OFFSET);
+    s->gpa = p.gpa[0];
+    s->ram = emu_is_ram(e, s->gpa, access == EMU_WRITE);
+    at = (uint32_t)(s->gpa & PAGE_OFFSET);
     in_page = p.size[1] ? 1 : backwards ? at / size + 1 : (PAGE_BYTES - at) / size;
     if (*count > in_page)
         *count = in_page;
@@ -166,27 +172,25 @@ static enum emu_status run_side(struct emu *e, unsigned seg, unsigned reg, unsig
 }
 
 /* Fills in who the two sides are; false: not a run between a device and RAM. */
-static bool run_sides(struct emu *e, const struct string_op *op, uint64_t from, uint64_t to, struct emu_rep *rep)
+static bool run_sides(const struct emu *e, const struct string_op *op, struct side from, struct side to, struct emu_rep *rep)
 {
-    bool from_ram = op->from_memory && emu_is_ram(e, from, false), to_ram = op->to_memory && emu_is_ram(e, to, true);
-
     if (op->port) {
         rep->is_port = true;
         rep->to_device = op->from_memory;
         rep->device = (uint16_t)e->regs.gpr[EMU_RDX];
-        rep->ram_gpa = op->from_memory ? from : to;
-        return from_ram || to_ram;
+        rep->ram_gpa = op->from_memory ? from.gpa : to.gpa;
+        return from.ram || to.ram;
     }
     if (!op->from_memory) {
         rep->fill = rep->to_device = true;
-        rep->device = to;
+        rep->device = to.gpa;
         rep->value = emu_reg_read(e, EMU_RAX, e->insn.operand_size);
-        return !to_ram;
+        return !to.ram;
     }
-    rep->to_device = !to_ram;
-    rep->device = to_ram ? from : to;
-    rep->ram_gpa = to_ram ? to : from;
-    return from_ram != to_ram;
+    rep->to_device = !to.ram;
+    rep->device = to.ram ? from.gpa : to.gpa;
+    rep->ram_gpa = to.ram ? to.gpa : from.gpa;
+    return from.ram != to.ram;
 }
 
 static uint32_t budget_of(const struct emu *e)
@@ -202,7 +206,7 @@ static uint32_t budget_of(const struct emu *e)
 static enum emu_status run(struct emu *e, const struct string_op *op, uint64_t count, uint32_t most, uint32_t *done)
 {
     struct emu_rep rep = { .size = e->insn.operand_size, .backwards = e->regs.rflags & FLAG_DF };
-    uint64_t from = 0, to = 0;
+    struct side from = {0}, to = {0};
     enum emu_status status;
 
     rep.count = count < PAGE_BYTES ? (uint32_t)count : PAGE_BYTES;
@@ -261,11 +265,11 @@ static enum emu_status repeat(struct emu *e, const struct string_op *op)
         left -= done;
         if (op->compares && compare_ends(e))
             return emu_finish(e);
-        if (e->accesses == accesses)
-            continue;
-        if (e->ops->retire)
+        if (e->accesses != accesses && e->ops->retire)
             e->ops->retire(e->ctx);
-        else
+        else if (e->accesses != accesses)
+            left = 0;
+        if (e->ops->enough && e->ops->enough(e->ctx))
             left = 0;
     }
 }

@@ -200,7 +200,7 @@ static uint64_t leaf_address(const struct walk *w, uint64_t linear)
 
 static struct emu_memo *memo_of(struct emu *e, uint64_t linear, unsigned access)
 {
-    return &e->memo[access & EMU_FETCH ? 0 : 1 + (linear >> 12) % (EMU_MEMOS - 1)];
+    return &e->memo[!(access & EMU_FETCH)][(linear >> 12) % EMU_MEMOS];
 }
 
 static uint32_t memo_access(const struct emu_regs *r, unsigned access)
@@ -249,16 +249,10 @@ static void keep(struct emu *e, const struct walk *w, uint64_t linear, unsigned 
     }
 }
 
-enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, uint64_t *gpa)
+static __attribute__((noinline)) enum emu_status walk(struct emu *e, uint64_t linear, unsigned access, uint64_t *gpa)
 {
     struct walk w;
 
-    if (!(e->regs.cr0 & CR0_PG)) {
-        *gpa = linear;
-        return EMU_OK;
-    }
-    if (recall(e, linear, access, gpa))
-        return EMU_OK;
     w.format = format_of(&e->regs);
     for (unsigned attempt = 0; attempt < ATTEMPTS; attempt++) {
         int code = w.format == &formats[FORMAT_4LEVEL] ? descend(e, linear, &w, &formats[FORMAT_4LEVEL]) : descend_other(e, linear, &w);
@@ -281,4 +275,13 @@ enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, u
         return page_fault(e, linear, access, code);
     }
     return page_fault(e, linear, access, 0);
+}
+
+enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, uint64_t *gpa)
+{
+    if (!(e->regs.cr0 & CR0_PG)) {
+        *gpa = linear;
+        return EMU_OK;
+    }
+    return recall(e, linear, access, gpa) ? EMU_OK : walk(e, linear, access, gpa);
 }

@@ -94,6 +94,8 @@ const char *elf_load(struct loader *l, uint64_t *entry)
     for (unsigned i = 0; i < e.phnum; i++) {
         if (!elf_segment(l, &e, i, &s))
             return "the image is truncated: its program headers lie behind its end";
+        if (l->memory.pause)
+            l->memory.pause();
         if (s.type != PT_LOAD || !s.memsz)
             continue;
         /* Segments that overlap would make the work exceed the size of memory. */

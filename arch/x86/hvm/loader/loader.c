@@ -125,7 +125,7 @@ static const char *put_acpi(const struct loader *l)
     uint8_t *area = l->memory.at(l->memory.ctx, l->ram_end, ACPI_AREA_BYTES);
     if (!area)
         return "no memory for the ACPI tables";
-    if (!acpi_build(area, ACPI_AREA_BYTES, l->ram_end, l->in.vcpus, rsdp))
+    if (!acpi_build(area, ACPI_AREA_BYTES, l->ram_end, l->in.vcpus, rsdp, l->memory.pause))
         return "too many vCPUs for the ACPI tables";
     return guest_write(l, RSDP_GPA, rsdp, sizeof(rsdp)) ? NULL : "no memory at 0xf0000 for the ACPI RSDP";
 }

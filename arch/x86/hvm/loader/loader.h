@@ -27,6 +27,7 @@ struct loader_memory {
     /* Host pointer to contiguous guest RAM [gpa, gpa + size), or NULL. Asked for ranges inside one 2 MiB page only. */
     void *(*at)(void *ctx, uint64_t gpa, uint64_t size);
     uint64_t ram_low, ram_high; /* bytes of RAM from 0, and from 4 GiB */
+    void (*pause)(void);        /* called between steps of long work; NULL: not */
 };
 
 struct loader_input {

@@ -6,7 +6,7 @@
 #define HEADER_MAGIC 0x1badb002u
 #define BOOT_MAGIC 0x2badb002u
 #define SEARCH_BYTES 8192u
-#define SEARCH_PART 64u /* places in a part */
+#define SEARCH_PART 48u /* places in a part */
 #define HEADER_ADDRESSES (1u << 16) /* the header says where to load; the file need not be an ELF */
 #define HEADER_KNOWN 3u             /* required features that any loader has: aligned modules, a memory map */
 

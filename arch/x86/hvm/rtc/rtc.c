@@ -184,25 +184,55 @@ static unsigned days_to_new_year(const struct moment *m)
     return days;
 }
 
-/* Lets `days` pass: to a date that exists, then by years, months, days. Gregorian dates repeat after 400 years. */
+static uint64_t at_most(uint64_t value, uint64_t most)
+{
+    return value < most ? value : most;
+}
+
+/* From a first of January on, as many years as fit into `days`, which it reduces: by fours that begin with one that may be a
+ * leap year. Gregorian dates repeat after 400 years. */
+static void count_years(struct moment *m, uint64_t *days)
+{
+    for (unsigned i = 0; i < 600; i++) {
+        unsigned one = 365 + is_leap(m), four = m->year % 4 == 0 && m->year < 96 ? one + 3 * 365 : 0;
+
+        if (m->century <= 99 && m->year <= 99 && *days >= 146097) {
+            m->century = (unsigned)((m->century + *days / 146097 * 4) % 100);
+            *days %= 146097;
+        }
+        if (*days < one)
+            return;
+        if (four && *days >= four) {
+            uint64_t fours = m->year ? at_most(*days / four, (96 - m->year) / 4) : 1;
+
+            *days -= fours * four;
+            m->year += (unsigned)(4 * fours);
+        } else {
+            *days -= one;
+            next_year(m);
+        }
+    }
+}
+
+/* Lets `days` pass: to a date that exists, then by years, months, days. */
 static void count_days(struct moment *m, uint64_t days)
 {
     unsigned i, length;
 
     for (i = 0; i < 64 && days && !is_date(m); i++, days--)
         next_day(m);
-    for (i = 0; i < 600 && days; i++) {
-        if (m->century <= 99 && m->year <= 99 && days >= 146097) {
-            m->century = (unsigned)((m->century + days / 146097 * 4) % 100);
-            days %= 146097;
-        }
+    if (!days)
+        return;
+    if (m->month > 1 || m->day > 1) {
         length = days_to_new_year(m);
-        if (days < length)
-            break;
-        days -= length;
-        m->month = m->day = 1;
-        next_year(m);
+        if (days >= length) {
+            days -= length;
+            m->month = m->day = 1;
+            next_year(m);
+        }
     }
+    if (m->month == 1 && m->day == 1)
+        count_years(m, &days);
     for (i = 0; i < 12 && days; i++) {
         length = month_length(m) - (m->day - 1);
         if (days < length)
@@ -598,10 +628,6 @@ void rtc_cmos_set(struct rtc *s, unsigned index, uint8_t value)
 }
 
 /* 1970-01-01 was a Thursday, day 5. */
-static uint64_t at_most(uint64_t value, uint64_t most)
-{
-    return value < most ? value : most;
-}
 
 void rtc_reset(struct rtc *s, uint64_t now, int64_t unix_seconds)
 {

@@ -116,6 +116,7 @@ static bool svm_vcpu_init(struct vcpu *v)
     v->vendor = s;
     if (!s)
         return false;
+    hvm_breathe();
     s->vmcb = alloc_pages(0);
     if (!s->vmcb)
         return false;
@@ -415,6 +416,26 @@ static void intercept_pause(struct vmcb *c, bool on)
     c->intercept1 = (c->intercept1 & ~I1_PAUSE) | (on ? I1_PAUSE : 0);
 }
 
+/* NMIs come with the interrupts, and need our TR. A self-IPI stands for what they ask for: this entry may be past its last look. */
+static void svm_let_in(struct vcpu *v)
+{
+    struct hvm_pcpu *p = this_hvm();
+    struct vendor_pcpu *host = p->vendor;
+
+    vmsave(v->vendor->vmcb_physical);
+    vmload(host->host_vmcb);
+    off_ends(p, v->off_longest);
+    p->handled = NULL; /* a handler that has something to say lets others in as the loop would */
+    stgi();
+    sti_nop_cli();
+    clgi();
+    p->handled = v;
+    p->off_since = rdtsc();
+    vmload(v->vendor->vmcb_physical);
+    if (hvm_called(p) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED))
+        ipi_send(this_cpu()->id, VECTOR_KICK);
+}
+
 static void svm_run(struct vcpu *v)
 {
     struct vendor_state *s = v->vendor;
@@ -501,6 +522,7 @@ const struct vendor_ops svm_ops = {
     .vcpu_reset = svm_vcpu_reset,
     .vcpu_start_flat = svm_vcpu_start_flat,
     .run = svm_run,
+    .let_in = svm_let_in,
     .load_regs = svm_load_regs,
     .next_rip = svm_next_rip,
     .set_cr2 = svm_set_cr2,

@@ -41,6 +41,7 @@
 #define LOOK_BEFORE_ARRIVAL  26  /* its new pCPU is asked to look before it finds the vCPU there */
 #define ARRIVAL_UNTOLD       27  /* or is not asked */
 #define MOVED_RUNNABLE       28  /* the vCPU stays RUNNABLE on its way, so that the new pCPU does not take it over */
+#define BREATH_FORGETS       29  /* an IPI that was let in amid an exit's handling is not sent again */
 #ifndef MUTANT
 #define MUTANT 0
 #endif
@@ -582,7 +583,7 @@ run_vcpu: /* hvm.c:round */
 
 prepare: /* vcpu.c:vcpu_prepare */
 #if MUTANT != WAKE_OVERLOOKED
-    if /* "if (p->timer_fired || p->attention || p->resched || p->wake)" */
+    if /* "return p->timer_fired || p->attention || p->resched || p->wake;" */
     :: wake[me] -> goto leave
     :: else
     fi;
@@ -614,6 +615,18 @@ prepare: /* vcpu.c:vcpu_prepare */
         drain();
         ipi[me] = ipi[me] || on
 #endif
+    fi;
+    /* svm.c:svm_let_in, amid an exit's handling; here, behind the last look, it can do the most harm */
+    if
+    :: ipi[me] ->
+        ipi[me] = false;
+#if MUTANT != BREATH_FORGETS
+        if /* "if (hvm_called(p) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED))" */
+        :: wake[me] || resched[me] || on -> ipi[me] = true
+        :: else
+        fi
+#endif
+    :: true
     fi;
     /* svm_enter(), and what the guest does there */
     if

@@ -26,6 +26,8 @@ ALLOWED = [
     (r"NMI watchdog: Perf NMI watchdog permanently disabled", "it needs performance counters, which a guest has none of"),
     (r"tsc: Fast TSC calibration failed", "Linux reads the PIT some 1,000 times in 20 ms for it; each read is an exit, and under an "
      "emulated AMD-V it does not get enough of them. It then takes the HPET as reference"),
+    (r"tsc: HPET/PMTIMER calibration failed", "where there is no HPET: Linux takes a time from three readings of the PM timer, three exits, only "
+     "if they are within 50,000 TSC ticks; under an emulated AMD-V on a CPU of 2.6 GHz they take 112,000. It goes by the PIT then"),
     (r"clocksource: (timekeeping watchdog|wd-tsc(-early)?-wd).*read-back delay", "two readings of the HPET or the PM timer are some 100 us "
      "apart when the machine is busy: the host runs something else in between, and Linux skips one comparison of clocks"),
     (r"tsc: Marking TSC unstable due to could not calculate TSC khz", "as above, where acpi=off leaves no other reference than the "

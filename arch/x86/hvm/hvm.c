@@ -5,7 +5,9 @@
 
 #define POLL_US 20u
 #define ENTRY_AT_LEAST 32u /* TSC ticks from an await's end to the guest's first instruction: as many instructions, and VMRUN */
-#define ADVANCE_DECAY 16u /* of what an entry waited, the share that the timer fires later */
+#define ADVANCE_DECAY 512u  /* of what an entry waited, the share that the timer fires later */
+#define BREATHS 4u
+#define BREATH_TICKS 500u   /* nobody is let in any more so shortly before the moment that an entry waits for */
 
 const struct vendor_ops *vendor;
 struct hvm_pcpu *hvm_pcpus[MAX_PCPUS];
@@ -51,8 +53,8 @@ void hvm_hold(uint64_t host_tsc)
         p->hold_until = host_tsc;
 }
 
-/* Entries that come too late move the timer forward by a quarter of that, those that wait back by a little: about every tenth
- * is then late by some ticks. What is late by far was held up by something else. */
+/* Entries that come too late move the timer forward by that, those that wait back by a little: so few are late, by some ticks.
+ * What is late by far was held up by something else. */
 void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
 {
     uint64_t until = p->hold_until - ENTRY_AT_LEAST, from;
@@ -62,6 +64,8 @@ void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
     hvm_breathe();
     from = rdtsc();
     if (from < until) {
+        while (rdtsc() + BREATH_TICKS < until)
+            hvm_breathe();
         while (rdtsc() < until)
             ;
         v->counts.held_ticks += until - from;
@@ -69,7 +73,7 @@ void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
         less = (uint32_t)(until - from) / ADVANCE_DECAY;
         p->advance -= less < p->advance ? less : p->advance;
     } else if (from - until < 2 * ADVANCE_MAX) {
-        p->advance += (uint32_t)(from - until) / 4 + 1;
+        p->advance += (uint32_t)(from - until) + 1;
         if (p->advance > ADVANCE_MAX)
             p->advance = ADVANCE_MAX;
     }
@@ -257,10 +261,18 @@ void hvm_let_in(struct hvm_pcpu *p, bool halt)
 
 void hvm_take_breath(struct hvm_pcpu *p)
 {
-    if (p->handled)
-        vendor->let_in(p->handled);
-    else
+    uint64_t from = rdtsc(), took;
+
+    if (!p->handled) {
         hvm_let_in(p, false);
+        return;
+    }
+    vendor->let_in(p->handled);
+    took = rdtsc() - from;
+    if (took < p->breath_takes) {
+        p->breath_takes = took;
+        p->breath_after = BREATHS * took;
+    }
 }
 
 static bool has_work(const struct hvm_pcpu *p)
@@ -357,6 +369,8 @@ static struct hvm_pcpu *make_pcpu(unsigned id)
     p->id = id;
     p->timer_armed = DEADLINE_UNSET;
     p->advance = ADVANCE_MAX; /* the first entry waits for the rest, the next ones for less */
+    p->breath_takes = UINT64_MAX;
+    p->breath_after = tsc_hz >> 22; /* until it is known */
     p->off_longest = &p->longest_off;
     deadline_init(&p->slice, slice_over);
     return p;

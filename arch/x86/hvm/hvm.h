@@ -218,6 +218,7 @@ struct place {
 struct turn {
     int64_t had;          /* the time it had on its pCPU, as against the others there */
     int64_t urgent_until; /* counts as urgent while it had less than that */
+    uint64_t urgent_since;
     uint64_t here_since;  /* that it lives there */
     uint64_t since;       /* it can run or, if it is the pCPU's `last`, runs */
 };
@@ -371,6 +372,8 @@ struct hvm_pcpu {
     volatile uint64_t taken;          /* places of theirs; any pCPU takes one */
     volatile uint64_t runnable, io_waiting; /* masks of local ones; others look at them */
     unsigned last;                    /* that ran last */
+    uint64_t breath_takes;            /* TSC ticks, at least: letting interrupts in amid an exit's handling */
+    uint64_t breath_after;
     uint64_t off_since;               /* host TSC at which interrupts went off */
     uint64_t *off_longest;            /* of spans like the one under way: the loop's, or a vCPU's that has just left */
     struct vcpu *handled;             /* that runs, or whose exit is handled; NULL: in the loop */
@@ -384,9 +387,9 @@ struct hvm_pcpu {
     uint32_t trace_settings;          /* and of which of its settings that is */
     struct vendor_pcpu *vendor;
 };
-/* What timers may be early by, in TSC ticks. An entry is held for what this is more than the shortest way to it, of some 1,000
- * instructions: no longer than that way. */
-#define ADVANCE_MAX 2000u
+/* What timers may be early by, in TSC ticks: a chipset's timer behind another one's exit takes some 5,000 instructions to the guest.
+ * An entry is held for what this is more than the way to it. */
+#define ADVANCE_MAX 6000u
 enum { ATTENTION_SLOTS = 1, ATTENTION_CONTROL = 2, ATTENTION_DEADLINES = 4, ATTENTION_WORK = 8 };
 
 static inline struct hvm_pcpu *this_hvm(void)
@@ -462,12 +465,13 @@ static inline void off_ends(const struct hvm_pcpu *p, uint64_t *longest)
 }
 
 /*
- * Long work lets interrupts in between its steps: their handlers only set flags, which are looked at before the entry. 2^-22 s
- * are 238 instructions where one takes a nanosecond; with the longest step behind them no span is longer than 1,000.
+ * Long work lets interrupts in between its steps: their handlers only set flags, which are looked at before the entry. It does so
+ * when they have been off for 4 times as long as letting them in takes, whatever an instruction costs here: that is some 250
+ * instructions, and with the longest step behind them no span is longer than 1,000.
  */
 static inline bool off_long(const struct hvm_pcpu *p)
 {
-    return rdtsc() - p->off_since > tsc_hz >> 22;
+    return rdtsc() - p->off_since > p->breath_after;
 }
 
 /* Anywhere outside handlers, also with locks held: no handler takes one. */

@@ -4,7 +4,7 @@
  *   - Next is the one that has had the least time (`had`), for SLICE_US. Who sleeps saves no more than a slice up.
  *   - What an interrupt wakes, or sends to a vCPU that waits for its turn, and a deadline that is due are urgent: the vCPU counts as
  *     having had CREDIT_US less until it has run for URGENT_US. It runs at once; if it is ahead of the others by more than that,
- *     as soon as they have caught up.
+ *     as soon as they have caught up. Of several such, one that has waited for WAIT_US longer than another goes first.
  *   - A vCPU that spins (PAUSE) lets another one go first.
  *   - A pCPU with more than one gives one to a pCPU that has none; and one each SPREAD_US to a pCPU that has less of them.
  *
@@ -16,6 +16,7 @@
 #define SLICE_US 2000u
 #define URGENT_US 20u
 #define LEAST_US 5u
+#define WAIT_US 40u
 #define CREDIT_US 4000u
 #define SPREAD_US 20000u
 
@@ -45,6 +46,17 @@ static int64_t rank(const struct vcpu *v)
     return v->turn.had - (is_urgent(v) ? ticks_of(CREDIT_US) : 0);
 }
 
+/* Is `v` to run rather than `than`? */
+static bool comes_first(const struct vcpu *v, const struct vcpu *than)
+{
+    int64_t ahead = v->turn.had - than->turn.had, longer = (int64_t)(than->turn.urgent_since - v->turn.urgent_since);
+    bool alike = is_urgent(v) && is_urgent(than) && ahead < ticks_of(CREDIT_US) && -ahead < ticks_of(CREDIT_US);
+
+    if (alike && (longer > ticks_of(WAIT_US) || -longer > ticks_of(WAIT_US)))
+        return longer > 0;
+    return rank(v) < rank(than);
+}
+
 static bool goes_on(const struct hvm_pcpu *p, uint64_t now)
 {
     return p->runnable >> p->last & 1 && !p->yielded && now < p->slice_end;
@@ -60,7 +72,7 @@ static struct vcpu *next(struct hvm_pcpu *p, uint64_t now)
     for (uint64_t m = p->yielded && others ? others : p->runnable; m; m &= m - 1) {
         struct vcpu *v = p->local[__builtin_ctzll(m)];
 
-        if (!best || ((!stays || is_urgent(v)) && rank(v) < rank(best)))
+        if (!best || ((!stays || is_urgent(v)) && comes_first(v, best)))
             best = v;
         hvm_breathe();
     }
@@ -74,10 +86,14 @@ static uint64_t may_run_until(const struct hvm_pcpu *p, const struct vcpu *v, ui
 
     for (uint64_t m = p->runnable & ~(1ull << p->last); m; m &= m - 1) {
         const struct vcpu *other = p->local[__builtin_ctzll(m)];
-        uint64_t then = now + (uint64_t)(rank(other) - rank(v) + ticks_of(LEAST_US));
+        int64_t left = is_urgent(v) && comes_first(v, other) ? v->turn.urgent_until - v->turn.had
+                                                             : rank(other) - rank(v) + ticks_of(LEAST_US);
 
-        if (is_urgent(other) && then < until)
-            until = then;
+        if (left < ticks_of(LEAST_US))
+            left = ticks_of(LEAST_US);
+
+        if (is_urgent(other) && now + (uint64_t)left < until)
+            until = now + (uint64_t)left;
         hvm_breathe();
     }
     return until;
@@ -92,7 +108,7 @@ static void begin_slice(struct hvm_pcpu *p, const struct vcpu *v, uint64_t now)
     p->last = v->place.local;
     p->yielded = false;
     if (sched_shared(p))
-        deadline_arm(&p->slice, may_run_until(p, v, now));
+        deadline_arm(&p->slice, may_run_until(p, v, now) + p->advance); /* timers fire early by that */
     else
         deadline_set(&p->deadlines, &p->slice, DEADLINE_UNSET);
 }
@@ -128,9 +144,17 @@ void sched_ran(struct hvm_pcpu *p, struct vcpu *v)
     p->least_had = least > p->least_had ? least : p->least_had;
 }
 
-void sched_urge(struct vcpu *v)
+static void make_urgent(struct vcpu *v)
 {
     v->turn.urgent_until = v->turn.had + ticks_of(URGENT_US);
+    v->turn.urgent_since = rdtsc();
+}
+
+/* One that is urgent has its time to come: it is no longer so for it, and waits no less long. */
+void sched_urge(struct vcpu *v)
+{
+    if (!is_urgent(v))
+        make_urgent(v);
 }
 
 void sched_pause(struct hvm_pcpu *p)
@@ -298,7 +322,7 @@ void sched_wake(struct vcpu *v)
     v->turn.since = rdtsc();
     if (v->turn.had < least)
         v->turn.had = least;
-    sched_urge(v);
+    make_urgent(v);
 }
 
 void sched_block(struct vcpu *v, enum vcpu_state state)

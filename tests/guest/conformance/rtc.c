@@ -72,17 +72,22 @@ static void rollover(unsigned which)
         value_hex(cmos_read(registers[i]), 1);
 }
 
-/* When the first update after the divider reset ends, in 50 ms. */
+/* When the first update after the divider reset ends, in 50 ms; where the second is not restarted that is chance. */
 static void first_update(unsigned unused)
 {
-    uint64_t start;
+    uint64_t start, passed;
     (void)unused;
     set_time(&moments[10], B_UIE);
     start = rdtsc();
-    if (flags_within(FLAG_U, 1500000, 5000) & FLAG_U)
-        value_number(rounded(rdtsc() - start, us(50000)));
-    else
+    if (!(flags_within(FLAG_U, 1500000, 5000) & FLAG_U)) {
         value_word("never");
+        return;
+    }
+    passed = rounded(rdtsc() - start, us(50000));
+    if (passed == 10)
+        value_number(passed);
+    else
+        value_word("another");
 }
 
 static uint64_t until_uip(uint8_t level, uint64_t n_us, unsigned step_us)

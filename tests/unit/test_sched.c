@@ -25,6 +25,7 @@ static struct actor {
     struct vcpu v;
     uint64_t burst, sleep; /* how long it computes, then sleeps; FOR_EVER: without end */
     bool spins;            /* its computing is waiting: it pauses all the time */
+    bool stormed;          /* an interrupt comes whenever its pCPU looks */
     uint64_t left, wakes_at;
     uint64_t waits_since, longest_wait, waits, all_waits; /* from a wake-up until it runs */
 } actors[ACTORS];
@@ -132,6 +133,9 @@ static void look(struct hvm_pcpu *p)
     for (unsigned i = 0; i < count; i++)
         if (actors[i].v.place.cpu == p->id && actors[i].v.state == VCPU_IDLE && actors[i].wakes_at <= now)
             wake(&actors[i]);
+    for (unsigned i = 0; i < count; i++)
+        if (actors[i].v.place.cpu == p->id && actors[i].v.state == VCPU_RUNNABLE && actors[i].stormed)
+            sched_urge(&actors[i].v);
     if (p->slice.when <= now)
         p->slice.when = DEADLINE_UNSET;
     v = sched_pick(p);
@@ -326,6 +330,31 @@ static void test_one_that_wakes_all_the_time(void **state)
         assert_true(had(&actors[i]) >= 1000 * MS - CREDIT - SLICE);
 }
 
+/* One that interrupts reach all the time does not hold up another one that is urgent, however little of the time it has had. */
+static void test_an_urgent_one_is_not_held_up_by_one_that_always_is(void **state)
+{
+    uint64_t worst = 0;
+
+    (void)state;
+    for (int64_t ahead = 0; ahead < (int64_t)CREDIT; ahead += 100000) {
+        struct actor *a, *storm;
+        uint64_t since;
+
+        begin(1);
+        a = add(FOR_EVER, 0);
+        storm = add(FOR_EVER, 0);
+        run_for(20 * MS);
+        storm->v.turn.had = a->v.turn.had - ahead;
+        storm->stormed = true;
+        run_for(MS / 10);
+        for (since = now, sched_urge(&a->v); running[0] != &a->v && now - since < 10 * MS; run_for(5000))
+            kicked[0] = true;
+        worst = now - since > worst ? now - since : worst;
+    }
+    printf("  waited %lu ticks at worst\n", worst);
+    assert_true(worst <= (WAIT_US + 3 * URGENT_US) * 1000);
+}
+
 /* What waits for something and says so by PAUSE has little of the time that others need. */
 static void test_who_spins_makes_way(void **state)
 {
@@ -422,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_shares_that_do_not_divide),
         cmocka_unit_test(test_light_sleepers_run_at_once),
         cmocka_unit_test(test_one_that_wakes_all_the_time),
+        cmocka_unit_test(test_an_urgent_one_is_not_held_up_by_one_that_always_is),
         cmocka_unit_test(test_who_spins_makes_way),
         cmocka_unit_test(test_no_pcpu_halts_beside_another_ones_queue),
         cmocka_unit_test(test_spread_when_others_have_gone),

@@ -218,7 +218,7 @@ struct place {
 struct turn {
     int64_t had;          /* the time it had on its pCPU, as against the others there */
     int64_t urgent_until; /* counts as urgent while it had less than that */
-    uint64_t urgent_since;
+    uint64_t urgent_since; /* it waits, and is urgent */
     uint64_t here_since;  /* that it lives there */
     uint64_t since;       /* it can run or, if it is the pCPU's `last`, runs */
 };

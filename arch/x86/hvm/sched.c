@@ -4,7 +4,7 @@
  *   - Next is the one that has had the least time (`had`), for SLICE_US. Who sleeps saves no more than a slice up.
  *   - What an interrupt wakes, or sends to a vCPU that waits for its turn, and a deadline that is due are urgent: the vCPU counts as
  *     having had CREDIT_US less until it has run for URGENT_US. It runs at once; if it is ahead of the others by more than that,
- *     as soon as they have caught up. Of several such, one that has waited for WAIT_US longer than another goes first.
+ *     as soon as they have caught up. Of several such, one that has waited for WAIT_US more goes first.
  *   - A vCPU that spins (PAUSE) lets another one go first.
  *   - A pCPU with more than one gives one to a pCPU that has none; and one each SPREAD_US to a pCPU that has less of them.
  *
@@ -122,6 +122,7 @@ struct vcpu *sched_pick(struct hvm_pcpu *p)
     if (!p->runnable)
         return NULL;
     v = next(p, now);
+    v->turn.urgent_since = now; /* it waits no more */
     begin_slice(p, v, now);
     v->counts.steal_ticks += now - v->turn.since;
     v->turn.since = now;
@@ -144,17 +145,11 @@ void sched_ran(struct hvm_pcpu *p, struct vcpu *v)
     p->least_had = least > p->least_had ? least : p->least_had;
 }
 
-static void make_urgent(struct vcpu *v)
-{
-    v->turn.urgent_until = v->turn.had + ticks_of(URGENT_US);
-    v->turn.urgent_since = rdtsc();
-}
-
-/* One that is urgent has its time to come: it is no longer so for it, and waits no less long. */
 void sched_urge(struct vcpu *v)
 {
     if (!is_urgent(v))
-        make_urgent(v);
+        v->turn.urgent_since = rdtsc();
+    v->turn.urgent_until = v->turn.had + ticks_of(URGENT_US);
 }
 
 void sched_pause(struct hvm_pcpu *p)
@@ -322,7 +317,7 @@ void sched_wake(struct vcpu *v)
     v->turn.since = rdtsc();
     if (v->turn.had < least)
         v->turn.had = least;
-    make_urgent(v);
+    sched_urge(v);
 }
 
 void sched_block(struct vcpu *v, enum vcpu_state state)

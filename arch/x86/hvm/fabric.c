@@ -526,21 +526,26 @@ void chipset_update(struct domain *d, uint64_t now, unsigned parts)
     hvm_breathe();
 }
 
-/*
- * Now, or the moment to come that the timer has fired for. A vCPU on another pCPU would see that early: then it is waited for
- * here, else at the entry.
- */
+/* A vCPU on another pCPU would see early what is done early: then the moment is waited for here, before the lock is taken, which others
+ * wait for. */
+static void await_expiry(const struct domain *d)
+{
+    uint64_t host = vtime_host_of_master(&d->time, __atomic_load_n(&d->chipset.deadline_ticks, __ATOMIC_RELAXED));
+
+    if (domain_on_one_pcpu(d) || host > rdtsc() + ADVANCE_MAX)
+        return;
+    while (rdtsc() < host)
+        hvm_breathe();
+}
+
+/* Now, or the moment to come that the timer has fired for: the guest is entered when it has. */
 static uint64_t expiry_now(struct domain *d)
 {
-    uint64_t now = vtime_master(&d->time), due = d->chipset.deadline_ticks, host;
+    uint64_t now = vtime_master(&d->time), due = d->chipset.deadline_ticks, host = vtime_host_of_master(&d->time, due);
 
-    host = vtime_host_of_master(&d->time, due);
-    if (host > rdtsc() + ADVANCE_MAX)
+    if (!domain_on_one_pcpu(d) || host > rdtsc() + ADVANCE_MAX)
         return now;
-    if (domain_on_one_pcpu(d))
-        hvm_hold(host);
-    while (!domain_on_one_pcpu(d) && rdtsc() < host)
-        ;
+    hvm_hold(host);
     return due > now ? due : now;
 }
 
@@ -576,6 +581,7 @@ void chipset_expire(struct deadline *deadline)
     uint64_t now, soonest = rdtsc() + tsc_hz / 1000000 * EXPIRY_GAP_US;
     unsigned parts;
 
+    await_expiry(d);
     spin_lock(&c->lock);
     now = expiry_now(d);
     c->deadline_ticks = NEVER;

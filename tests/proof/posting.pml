@@ -470,7 +470,7 @@ inline may_post()
 proctype owner(byte me; bool rival) /* rival: another vCPU on this pCPU wants to run */
 {
     byte bits, at;
-    bool was_on, taken;
+    bool was_on, taken, leaves;
     mtype seen;
 
 round: /* hvm.c:round */
@@ -613,7 +613,7 @@ prepare: /* vcpu.c:vcpu_prepare */
         may_post(); /* chipset_acknowledged(), chipset_intack() */
 #if MUTANT != INJECTION_UNCHECKED
         drain();
-        ipi[me] = ipi[me] || on
+        leaves = on
 #endif
     fi;
     /* svm.c:svm_let_in, amid an exit's handling; here, behind the last look, it can do the most harm */
@@ -627,6 +627,11 @@ prepare: /* vcpu.c:vcpu_prepare */
         fi
 #endif
     :: true
+    fi;
+    /* hvm.h:hvm_before_entry */
+    if
+    :: leaves -> leaves = false; ipi[me] = true
+    :: else
     fi;
     /* svm_enter(), and what the guest does there */
     if

@@ -34,9 +34,10 @@ echo slept $s $t
 """
 
 
-def taken_away():
-    """Seconds that our processes were ready to run and the machine ran something else."""
-    total = 0
+def waited():
+    """By thread of ours, and for the whole machine: seconds ready to run while something else ran."""
+    with open("/proc/stat") as f:
+        seconds = {"steal": int(f.readline().split()[8]) / os.sysconf("SC_CLK_TCK")}
     for path in glob.glob("/proc/[0-9]*"):
         try:
             with open(path + "/environ", "rb") as f:
@@ -44,17 +45,20 @@ def taken_away():
                     continue
             for thread in glob.glob(path + "/task/*/schedstat"):
                 with open(thread) as f:
-                    total += int(f.read().split()[1])
+                    seconds[thread] = int(f.read().split()[1]) / 1e9
         except OSError:
             pass
-    with open("/proc/stat") as f:
-        steal = int(f.readline().split()[8])
-    return total / 1e9 + steal / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def taken_away(before, now):
+    """Of threads that have ended meanwhile nothing is known."""
+    return sum(max(0, seconds - before.get(thread, 0)) for thread, seconds in now.items())
 
 
 def measure(guest):
     """Seconds: by the RTC, least and most by the monotonic clock, by the host's clock, asleep, taken away by the host."""
-    before = taken_away()
+    before = waited()
     guest.type("sh /tmp/clock %d\r" % SECONDS)
     edges, host = [], []
     for _ in range(2):
@@ -63,7 +67,7 @@ def measure(guest):
         edges.append([float(x) for x in m.groups()])
     m = guest.expect(r"slept ([\d.]+) ([\d.]+)\r*\n")
     (b0, p0, v0), (b1, p1, v1) = edges
-    return b1 - b0, p1 - v0, v1 - p0, host[1] - host[0], float(m[2]) - float(m[1]), taken_away() - before
+    return b1 - b0, p1 - v0, v1 - p0, host[1] - host[0], float(m[2]) - float(m[1]), taken_away(before, waited())
 
 
 def check_time(guest, counts_ticks=False):

@@ -327,7 +327,7 @@ static void run_guest(struct vcpu *v)
         int want;
         struct injection i = inject_next(v, (struct injectability){.interrupts = true}, &want);
 
-        hvm_before_entry(v);
+        hvm_before_entry(v, want & WANT_EXIT);
         if (i.valid)
             handle(v, i);
         else if (!want && !acts(v))
@@ -336,7 +336,8 @@ static void run_guest(struct vcpu *v)
 }
 
 static bool made(struct vcpu *v) { return v; }
-static const struct vendor_ops guests = {.name = "senders", .vcpu_init = made, .vcpu_reset = start_guest, .run = run_guest};
+static const struct vendor_ops guests = {
+    .name = "senders", .vcpu_init = made, .vcpu_reset = start_guest, .run = run_guest, .let_in = let_in};
 
 /* Linked in place of vcpu_drain(): counts those that find ON, as it will itself. */
 void __real_vcpu_drain(struct vcpu *v);

@@ -67,7 +67,7 @@ static void run_guest(struct vcpu *v)
 }
 
 static bool made(struct vcpu *v) { return v; }
-static const struct vendor_ops guests = {.name = "chance", .vcpu_init = made, .vcpu_reset = start_guest, .run = run_guest};
+static const struct vendor_ops guests = {.name = "chance", .vcpu_init = made, .vcpu_reset = start_guest, .run = run_guest, .let_in = let_in};
 
 void ipi_send(unsigned cpu, uint8_t vector)
 {
@@ -302,6 +302,7 @@ static struct vcpu *own_vcpu(unsigned local)
     vcpu_init(v, dom, 0);
     v->fpu = zeroed(vcpu_fpu_bytes());
     assert_true(vendor->vcpu_init(v));
+    v->off_longest = &v->counts.longest_off[METRONOME_EXIT_OTHER];
     start_guest(v, false, 0);
     v->place = (struct place){CPUS, local};
     hvm_pcpus[CPUS]->local[local] = v;
@@ -397,9 +398,26 @@ static void test_nmi_behind_an_event(void **state)
     inject_again(v, 14, EVENT_EXCEPTION, true, 0);
     v->nmi_pending = 1;
     assert_int_equal(inject_next(v, (struct injectability){.interrupts = true}, &want).vector, 14);
-    assert_true(machine[CPUS].interrupt);
-    assert_true(want & WANT_EXIT); /* the kick comes before an event that goes in only once the guest runs */
+    assert_true(want & WANT_EXIT);
     assert_int_equal(inject_next(v, (struct injectability){.interrupts = true}, &want).type, EVENT_NMI);
+    free_own_vcpu(v);
+    end_own();
+}
+
+/* The entry waits for a timer's moment and lets interrupts in meanwhile: the kick that makes the guest leave again comes behind. */
+static void test_kick_behind_the_wait_for_a_timer(void **state)
+{
+    struct hvm_pcpu *p = begin_own();
+    struct vcpu *v = own_vcpu(0);
+
+    (void)state;
+    p->handled = v;
+    for (unsigned leave = 0; leave < 2; leave++) {
+        interrupt(&machine[CPUS]);
+        hvm_hold(rdtsc() + ADVANCE_MAX);
+        hvm_before_entry(v, leave);
+        assert_int_equal(machine[CPUS].interrupt, leave);
+    }
     free_own_vcpu(v);
     end_own();
 }
@@ -450,8 +468,12 @@ static void enter(struct vcpu *v)
     int want;
 
     __atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);
-    if (vcpu_prepare(v))
+    this_hvm()->handled = v;
+    if (vcpu_prepare(v)) {
         inject_next(v, (struct injectability){.interrupts = false}, &want);
+        hvm_before_entry(v, want & WANT_EXIT);
+    }
+    this_hvm()->handled = NULL;
 }
 static bool is_in_or_kicked(const struct vcpu *v) { return is_accepted(v) || machine[CPUS].interrupt; }
 
@@ -519,6 +541,7 @@ int main(void)
         TEST(test_woken_before_the_choice),
         TEST(test_kick_after_injection),
         TEST(test_nmi_behind_an_event),
+        TEST(test_kick_behind_the_wait_for_a_timer),
         TEST(test_post_after_each_instruction),
     };
 

@@ -112,14 +112,10 @@ static bool halts(struct vcpu *v)
     return false;
 }
 
-static void take_interrupts(void)
+static void handle_interrupts(void)
 {
     struct machine *m = &machine[test_cpu->id];
 
-    if (has_quit()) {
-        sched_idle(test_cpu->hvm, false); /* the next machine may have no such CPU */
-        pthread_exit(NULL);
-    }
     __atomic_store_n(&m->interrupt, 0, __ATOMIC_SEQ_CST);
     if (m->timer <= rdtsc()) {
         m->timer = UINT64_MAX;
@@ -129,6 +125,28 @@ static void take_interrupts(void)
         slot_rung(&slots[0]);
     if (__atomic_exchange_n(&m->control, false, __ATOMIC_SEQ_CST))
         hvm_attention(test_cpu->id, ATTENTION_CONTROL);
+}
+
+static void take_interrupts(void)
+{
+    if (has_quit()) {
+        sched_idle(test_cpu->hvm, false); /* the next machine may have no such CPU */
+        pthread_exit(NULL);
+    }
+    handle_interrupts();
+}
+
+/* As svm_let_in() does. */
+static void let_in(struct vcpu *v)
+{
+    struct hvm_pcpu *p = this_hvm();
+
+    p->handled = NULL;
+    handle_interrupts();
+    p->handled = v;
+    p->off_since = rdtsc();
+    if (hvm_called(p) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED))
+        interrupt(&machine[test_cpu->id]);
 }
 
 void test_window(void)

@@ -494,7 +494,8 @@ static inline void hvm_after_exit(struct vcpu *v)
     v->off_longest = &v->counts.longest_off[METRONOME_EXIT_OTHER]; /* until the exit's reason is counted */
 }
 
-static inline void hvm_before_entry(struct vcpu *v)
+/* `leave`: the guest leaves again at once, by a kick that is sent last: a breath would take it. */
+static inline void hvm_before_entry(struct vcpu *v, bool leave)
 {
     struct hvm_pcpu *p = this_hvm();
 
@@ -506,6 +507,8 @@ static inline void hvm_before_entry(struct vcpu *v)
     off_ends(p, v->off_longest);
     if (p->hold_until)
         hvm_await(p, v);
+    if (leave)
+        ipi_send(this_cpu()->id, VECTOR_KICK);
 }
 
 /* ---- sched.c: who runs ---- */
@@ -590,7 +593,7 @@ enum {
     WANT_WINDOW = 1, /* an exit as soon as interrupts can be taken */
     WANT_STEP = 2,   /* an exit after one instruction: the interrupt shadow's */
     WANT_TPR = 4,    /* an exit when the TPR is written: it holds back a request */
-    WANT_EXIT = 8,   /* it leaves again at once, by a kick that is on its way: the event must be in by then */
+    WANT_EXIT = 8,   /* a kick behind the last breath before the entry: it leaves again at once, and the event must be in by then */
 };
 static inline bool pic_asserts(const struct vcpu *v)
 {

@@ -193,8 +193,6 @@ struct injection inject_next(struct vcpu *v, struct injectability can, int *want
     /* Taking it may have posted to this very vCPU, behind its last look, and with ON set others do not kick. What the drain
      * leaves makes it leave again at once; and so does an NMI that must wait for the event. */
     *want = __atomic_load_n(&v->posted.on, __ATOMIC_SEQ_CST) || (nmi && i.valid) ? WANT_EXIT : 0;
-    if (*want)
-        ipi_send(this_cpu()->id, VECTOR_KICK);
     if (nmi || interrupt)
         *want |= can.shadow && !i.valid ? WANT_STEP : interrupt ? WANT_WINDOW : 0;
     if (!interrupt && vlapic_highest_irr(&v->vlapic) >= 0)

@@ -313,7 +313,7 @@ static void inject_on_tcg(struct vcpu *v, uint8_t vector, int want)
     struct vmcb *c = vmcb_of(v);
 
     if (want & (WANT_WINDOW | WANT_EXIT)) {
-        ipi_send(this_cpu()->id, VECTOR_KICK);
+        v->vendor->leave = true;
         return;
     }
     c->eventinj = 0;
@@ -335,6 +335,7 @@ static void choose_event(struct vcpu *v)
     if (i.valid)
         v->vendor->over_iret = false; /* the event's handler comes before the IRET, which then exits again */
     ask(v, want);
+    v->vendor->leave = want & WANT_EXIT;
     if (i.valid && i.type == EVENT_INTR && cpu_features.on_tcg)
         inject_on_tcg(v, i.vector, want);
     v->vendor->at_rest = !i.valid && !want && !v->nmi_blocked && !v->vendor->over_iret;
@@ -455,7 +456,7 @@ static void svm_run(struct vcpu *v)
     }
     while (vcpu_prepare(v)) {
         before_entry(v);
-        hvm_before_entry(v);
+        hvm_before_entry(v, s->leave);
         trace_put(TRACE_HVM_VMENTRY);
         svm_enter(v->emu.regs.gpr, s->vmcb_physical);
         hvm_after_exit(v);

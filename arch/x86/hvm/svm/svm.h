@@ -17,6 +17,7 @@ struct vendor_state {
     bool over_iret;      /* the instruction is the IRET that ends an NMI's handler */
     bool virtual_interrupt; /* V_IRQ at this entry is an interrupt to deliver, not a window to wait for (quirk of TCG) */
     bool entry_shadow;   /* this entry was at an instruction in an interrupt shadow (quirk of TCG) */
+    bool leave;          /* this entry is to be left at once */
     bool at_rest;        /* the last entry injected nothing, and the VMCB asks for no exit on account of an event */
     bool flush;          /* its translations on this pCPU are stale */
 };

@@ -12,7 +12,7 @@ $(B)/tool-obj/%.o: %.c
 	$(HOSTCC) $(TOOL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/metronome: $(TOOL_OBJ)
-	$(HOSTCC) $^ -lxlutil -lxenlight -lz -o $@
+	$(HOSTCC) $^ -lxlutil -lxenlight -lz -lm -o $@
 
 # The test guest.
 

@@ -31,7 +31,8 @@ struct visit {
     struct guest_watcher watcher; /* of the guest that it is about */
     struct timer patience;
     uint32_t resets;    /* of the guest, when it began */
-    uint32_t refreshed; /* LIST: the last guest whose counts have been asked for */
+    unsigned told;      /* LATENCY: guests so far */
+    uint32_t refreshed; /* LIST, LATENCY: the last guest whose counts have been asked for */
     bool waits_for_hypervisor;
     bool taken;    /* the hypervisor has accepted the command */
     bool answered; /* the client's leaving is all that is left */
@@ -41,7 +42,7 @@ struct kind {
     void (*begin)(struct visit *v);
     bool file;             /* comes with one */
     bool needs_hypervisor; /* that is ready */
-    enum { NO_GUEST, ANY_GUEST, RUNNING_GUEST } guest;
+    enum { NO_GUEST, ANY_GUEST, RUNNING_GUEST, RUNNING_IF_NAMED } guest;
     uint32_t command; /* METRONOME_CONTROL_*, and what is seen when it has taken effect; NULL: at once */
     bool (*effect)(const struct visit *v, const struct metronome_slot_status *s);
     void (*gone)(struct visit *v, const struct guest *g); /* where the guest's end is awaited */
@@ -256,17 +257,29 @@ static void begin_save(struct visit *v)
 
 /* ---- Facts ---- */
 
+static bool tell_guest(struct visit *v, struct guest *g)
+{
+    struct guest_facts f;
+
+    guest_describe(g, &f);
+    if (v->errand.type == ERRAND_LATENCY) {
+        ssize_t size = sizeof(struct metronome_latency);
+
+        if (f.state == GUEST_STARTING || f.slot < 0)
+            return true; /* what there is may be another's */
+        if (pwrite(v->file, hypervisor_latency((unsigned)f.slot), (size_t)size, v->told++ * size) != size)
+            return false;
+    }
+    return client_send(v->client.fd, &f, sizeof f);
+}
+
 static void tell_guests(struct visit *v)
 {
-    for (struct guest *g = guest_after(0); g; g = guest_after(guest_id(g))) {
-        struct guest_facts f;
-
-        guest_describe(g, &f);
-        if (!client_send(v->client.fd, &f, sizeof f)) {
+    for (struct guest *g = guest_after(0); g; g = guest_after(guest_id(g)))
+        if ((!v->watcher.guest || v->watcher.guest == g) && !tell_guest(v, g)) {
             refuse(v, EXIT_INTERNAL, "this command does not take its answer");
             return;
         }
-    }
     done(v);
 }
 
@@ -383,6 +396,7 @@ static const struct kind kinds[ERRANDS] = {
     [ERRAND_DESTROY] = {begin_destroy, .guest = ANY_GUEST, .gone = destroyed},
     [ERRAND_ATTACH] = {begin_attach, .guest = ANY_GUEST},
     [ERRAND_LIST] = {begin_list},
+    [ERRAND_LATENCY] = {begin_list, .guest = RUNNING_IF_NAMED, .file = true},
     [ERRAND_INFO] = {begin_info, .needs_hypervisor = true},
     [ERRAND_UP] = {begin_up, .needs_hypervisor = true},
     [ERRAND_DOWN] = {begin_down, .gone = await_next},
@@ -392,9 +406,10 @@ static void begin(struct visit *v)
 {
     const struct kind *k = v->kind;
     const char *why = NULL;
-    struct guest *g = k->guest ? guest_find(v->errand.guest, k->guest == RUNNING_GUEST, &why) : NULL;
+    bool one = k->guest && (k->guest != RUNNING_IF_NAMED || *v->errand.guest);
+    struct guest *g = one ? guest_find(v->errand.guest, k->guest >= RUNNING_GUEST, &why) : NULL;
 
-    if (k->guest && !g) {
+    if (one && !g) {
         refuse(v, EXIT_USAGE, why);
         return;
     }

@@ -374,7 +374,9 @@ void guest_describe(struct guest *g, struct guest_facts *to)
                                .memory = g->request.memory,
                                .run_ns = hypervisor_ns(s.stats.run_ticks),
                                .steal_ns = hypervisor_ns(s.stats.steal_ticks),
-                               .age_ms = loop_now_ms() - g->began_ms};
+                               .age_ms = loop_now_ms() - g->began_ms,
+                               .tsc_hz = hypervisor_tsc_hz(),
+                               .stats = s.stats};
     snprintf(to->name, sizeof to->name, "%s", g->request.name);
 }
 

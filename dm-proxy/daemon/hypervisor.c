@@ -278,9 +278,7 @@ uint64_t hypervisor_tsc_hz(void)
 
 uint64_t hypervisor_ns(uint64_t ticks)
 {
-    uint64_t hz = hypervisor_tsc_hz();
-
-    return (uint64_t)((double)ticks * 1e9 / (double)(hz ? hz : 1));
+    return ticks_ns(ticks, hypervisor_tsc_hz());
 }
 
 void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to)

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,6 +12,8 @@ static const char *const sources[] = {METRONOME_LATENCY_SOURCES(X)};
 #define X(name, key) key,
 static const char *const stages[] = {METRONOME_LATENCY_STAGES(X)};
 #undef X
+
+#define BEHIND_RATE ", \"bucket\": [\"first_ticks\", \"width_ticks\", \"count\"], \"sources\": {"
 
 /* Of each bucket that counts something: its shortest time, how many times it covers, and what it counts. */
 static void write_histogram(FILE *f, const struct metronome_histogram *h)
@@ -43,7 +46,7 @@ bool latency_write(const struct metronome_latency *l, uint64_t tsc_hz, int cwd, 
 
     if (!f)
         return false;
-    fprintf(f, "{\"tsc_hz\": %" PRIu64 ", \"bucket\": [\"first_ticks\", \"width_ticks\", \"count\"], \"sources\": {", tsc_hz);
+    fprintf(f, "{\"tsc_hz\": %" PRIu64 BEHIND_RATE, tsc_hz);
     for (unsigned source = 0; source < METRONOME_LATENCY_SOURCE_COUNT; source++) {
         fprintf(f, "%s\n  \"%s\": {", source ? "," : "", sources[source]);
         write_source(f, l->of[source]);
@@ -54,17 +57,113 @@ bool latency_write(const struct metronome_latency *l, uint64_t tsc_hz, int cwd, 
     return !fclose(f) && !failed;
 }
 
-static uint64_t ns_of(uint64_t ticks, uint64_t tsc_hz)
+/* ---- Back from a file ---- */
+
+/* The next characters are these, whatever white space is between them. */
+static bool take(FILE *f, const char *text)
 {
-    return (uint64_t)((double)ticks * 1e9 / (double)(tsc_hz ? tsc_hz : 1));
+    for (; *text; text++) {
+        int c;
+
+        if (*text == ' ')
+            continue;
+        do
+            c = fgetc(f);
+        while (c == ' ' || c == '\n');
+        if (c != *text)
+            return false;
+    }
+    return true;
 }
+
+static bool take_number(FILE *f, uint64_t *value)
+{
+    return fscanf(f, "%" SCNu64, value) == 1;
+}
+
+/* Of the next characters that are not white space. */
+static bool take_if(FILE *f, char wanted)
+{
+    int c;
+
+    do
+        c = fgetc(f);
+    while (c == ' ' || c == '\n');
+    if (c != wanted)
+        ungetc(c, f);
+    return c == wanted;
+}
+
+static bool read_bucket(FILE *f, struct metronome_histogram *h)
+{
+    uint64_t first, width, count;
+    unsigned b;
+
+    if (!take(f, "[") || !take_number(f, &first) || !take(f, ",") || !take_number(f, &width) || !take(f, ",") ||
+        !take_number(f, &count) || !take(f, "]") || first > METRONOME_LATENCY_MAX)
+        return false;
+    b = metronome_latency_bucket(first);
+    h->count[b] = count;
+    return metronome_latency_first(b) == first && metronome_latency_width(b) == width;
+}
+
+static bool read_histogram(FILE *f, struct metronome_histogram *h)
+{
+    if (!take(f, "["))
+        return false;
+    if (take_if(f, ']'))
+        return true;
+    do
+        if (!read_bucket(f, h))
+            return false;
+    while (take_if(f, ','));
+    return take(f, "]");
+}
+
+static bool take_key(FILE *f, const char *key, unsigned place)
+{
+    return (!place || take(f, ",")) && take(f, "\"") && take(f, key) && take(f, "\":");
+}
+
+static bool read_source(FILE *f, struct metronome_histogram *of)
+{
+    for (unsigned stage = 0; stage < METRONOME_LATENCY_STAGE_COUNT; stage++)
+        if (!take_key(f, stages[stage], stage) || !read_histogram(f, &of[stage]))
+            return false;
+    return true;
+}
+
+static bool read_all(FILE *f, struct metronome_latency *l, uint64_t *tsc_hz)
+{
+    if (!take(f, "{\"tsc_hz\":") || !take_number(f, tsc_hz) || !take(f, BEHIND_RATE))
+        return false;
+    for (unsigned source = 0; source < METRONOME_LATENCY_SOURCE_COUNT; source++)
+        if (!take_key(f, sources[source], source) || !take(f, "{") || !read_source(f, l->of[source]) || !take(f, "}"))
+            return false;
+    return take(f, "}}");
+}
+
+bool latency_read(struct metronome_latency *l, uint64_t *tsc_hz, const char *path)
+{
+    FILE *f = fopen(path, "re");
+    bool whole;
+
+    if (!f)
+        return false;
+    whole = read_all(f, l, tsc_hz);
+    errno = ferror(f) ? errno : 0;
+    fclose(f);
+    return whole;
+}
+
+/* ---- Summed up ---- */
 
 void latency_ns(const struct metronome_latency *l, uint64_t tsc_hz, struct metronome_latency_summary *to)
 {
     for (unsigned i = 0; i < METRONOME_LATENCY_SOURCE_COUNT; i++) {
         struct metronome_latency_summary s = metronome_latency_summary(&l->of[i][metronome_latency_headline(i)]);
 
-        to[i] = (struct metronome_latency_summary){s.n, ns_of(s.p50, tsc_hz), ns_of(s.p99, tsc_hz), ns_of(s.p999, tsc_hz),
-                                                   ns_of(s.max, tsc_hz)};
+        to[i] = (struct metronome_latency_summary){s.n, ticks_ns(s.p50, tsc_hz), ticks_ns(s.p99, tsc_hz), ticks_ns(s.p999, tsc_hz),
+                                                   ticks_ns(s.max, tsc_hz)};
     }
 }

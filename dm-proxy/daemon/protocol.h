@@ -30,7 +30,7 @@
 #include "public/latency.h"
 #include "public/stats.h"
 
-#define PROTOCOL_VERSION  5
+#define PROTOCOL_VERSION  6
 #define REQUEST_MAX_BYTES 100000
 #define NAME_BYTES        64 /* of a guest's name, with the NUL */
 
@@ -104,6 +104,8 @@ struct guest_facts {
     uint64_t memory;              /* bytes */
     uint64_t run_ns, steal_ns;    /* of its vCPUs: in the guest or for it, and ready but not let */
     uint64_t age_ms;
+    uint64_t tsc_hz;              /* of all that is counted in ticks */
+    struct metronome_stats stats;
     char name[NAME_BYTES];
 };
 
@@ -132,7 +134,9 @@ enum errand_type {
     ERRAND_UNPAUSE,
     ERRAND_DESTROY,
     ERRAND_ATTACH,
-    ERRAND_LIST, /* of one guest, or without a name of all */
+    ERRAND_LIST,
+    ERRAND_LATENCY, /* with a descriptor: a file in memory that takes a struct metronome_latency for each guest that is told of. Of
+                     * one guest, or without a name of all that have one */
     ERRAND_INFO,
     ERRAND_UP,   /* the hypervisor stays without guests; done when it takes some */
     ERRAND_DOWN, /* it ends */

@@ -81,6 +81,15 @@ static inline enum metronome_latency_stage metronome_latency_headline(unsigned s
     return source <= METRONOME_LATENCY_OF_LAPIC ? METRONOME_LATENCY_DUE : METRONOME_LATENCY_POSTED;
 }
 
+static inline uint64_t metronome_latency_total(const struct metronome_histogram *h)
+{
+    uint64_t n = 0;
+
+    for (unsigned b = 0; b < METRONOME_LATENCY_BUCKETS; b++)
+        n += h->count[b];
+    return n;
+}
+
 /* The `rank`th shortest time, from 1. */
 static inline uint64_t metronome_latency_at(const struct metronome_histogram *h, uint64_t rank)
 {
@@ -102,10 +111,8 @@ static inline uint64_t metronome_latency_permille(const struct metronome_histogr
 
 static inline struct metronome_latency_summary metronome_latency_summary(const struct metronome_histogram *h)
 {
-    struct metronome_latency_summary s = {0, 0, 0, 0, 0};
+    struct metronome_latency_summary s = {metronome_latency_total(h), 0, 0, 0, 0};
 
-    for (unsigned b = 0; b < METRONOME_LATENCY_BUCKETS; b++)
-        s.n += h->count[b];
     if (!s.n)
         return s;
     s.p50 = metronome_latency_permille(h, s.n, 500);

@@ -143,6 +143,14 @@ is no number of seconds|run --timeout soon
 no MAC address|run --nic e1000,mac=1:2:3
 a group's MAC|run --nic e1000,mac=01:00:5e:00:00:01
 no model|run --nic Weird!
+one guest at most|latency one two
+is no number of seconds|latency --watch soon
+is no number of seconds|latency --watch 0
+no such file|latency -i missing.json
+is no file of|latency -i good.img
+in place of a guest|latency -i good.img guest
+in place of a guest|latency -i good.img --watch 1
+unrecognized option|latency --fly
 EOT
     [ "$(id -u)" = 0 ] || echo 'Permission denied|run unreadable.cfg'
 }

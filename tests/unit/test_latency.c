@@ -93,6 +93,8 @@ static void test_percentiles_against_sorting(void **state)
         expect_permille(times, n, 990, s.p99);
         expect_permille(times, n, 999, s.p999);
         expect_permille(times, n, 1000, s.max);
+        for (unsigned p = 1; p <= 1000; p += 1 + (unsigned)below(40))
+            expect_permille(times, n, p, metronome_latency_permille(&h, n, p));
     }
 }
 

@@ -10,6 +10,7 @@
 
 #include "daemon/host.h"
 #include "errand.h"
+#include "json.h"
 #include "run.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -72,13 +73,7 @@ static void text(const char *name, const char *value)
         printf("%s\n", value);
         return;
     }
-    putchar('"');
-    for (const unsigned char *p = (const void *)value; *p; p++)
-        if (*p < 0x20 || *p == '"' || *p == '\\')
-            printf("\\u%04x", *p);
-        else
-            putchar(*p);
-    putchar('"');
+    json_string(value);
 }
 
 static void end_object(void)

@@ -151,6 +151,10 @@ is no file of|latency -i good.img
 in place of a guest|latency -i good.img guest
 in place of a guest|latency -i good.img --watch 1
 unrecognized option|latency --fly
+interval: 'soon' is no number|top --interval soon
+interval: '0' is no number from 0.1|top --interval 0
+count: '0' is no number from 1|top --count 0
+top takes no arguments|top guest
 EOT
     [ "$(id -u)" = 0 ] || echo 'Permission denied|run unreadable.cfg'
 }

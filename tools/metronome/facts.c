@@ -18,7 +18,7 @@
 
 static enum { TABLE, LONG, JSON } form;
 
-static const char *const words[GUEST_STATES] = {
+const char *const guest_state_words[GUEST_STATES] = {
     [GUEST_STARTING] = "starting", [GUEST_RUNNING] = "running",   [GUEST_BLOCKED] = "blocked", [GUEST_PAUSED] = "paused",
     [GUEST_SHUTDOWN] = "shutdown", [GUEST_CRASHED] = "crashed", [GUEST_DYING] = "dying"};
 
@@ -112,7 +112,7 @@ static void describe(const struct guest_facts *f)
     begin_object();
     text("name", f->name);
     number("id", f->id);
-    text("state", words[f->state]);
+    text("state", guest_state_words[f->state]);
     number("memory_mib", f->memory / MIB);
     number("vcpus", f->vcpus);
     fraction("cpu_s", (double)f->run_ns / 1e9);

@@ -118,6 +118,7 @@ static const struct {
     {"up", up_command, "starts a hypervisor that stays without guests"},
     {"down", down_command, "ends it"},
     {"info", info_command, "describes it"},
+    {"top", top_command, "shows what guests do, again and again"},
     {"latency", latency_command, "shows how long interrupts take"},
     {"--help", help, "this text; behind a command, what it takes"},
     {"--version", version, "the version"},

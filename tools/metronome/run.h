@@ -17,6 +17,7 @@
  *   errand.c    the commands about one guest
  *   facts.c     list and info
  *   up.c        up and down
+ *   top.c       top
  *   latency.c   latency: ledgers.c has copies of what the hypervisor counts, plot.c draws
  *   deterministic.c  --deterministic: a run without daemon
  *   trace.c     the trace's rings, and its files
@@ -85,11 +86,15 @@ int save_command(int argc, char **argv);
 void restore_read(struct run *r, const char *path);
 
 /* facts.c */
+extern const char *const guest_state_words[GUEST_STATES];
 int list_command(int argc, char **argv);
 int info_command(int argc, char **argv);
 
 /* latency.c */
 int latency_command(int argc, char **argv);
+
+/* top.c */
+int top_command(int argc, char **argv);
 
 /* up.c */
 int up_command(int argc, char **argv);

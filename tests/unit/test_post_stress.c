@@ -323,7 +323,7 @@ static void run_guest(struct vcpu *v)
     t.moves[v->id] += t.ran_on[v->id] && t.ran_on[v->id] != test_cpu->id + 1;
     t.ran_on[v->id] = test_cpu->id + 1;
     __atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);
-    while (vcpu_prepare(v)) {
+    while (vcpu_prepare(v) && hvm_may_inject(v)) {
         int want;
         struct injection i = inject_next(v, (struct injectability){.interrupts = true}, &want);
 

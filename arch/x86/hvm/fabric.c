@@ -545,7 +545,7 @@ static uint64_t expiry_now(struct domain *d)
 
     if (!domain_on_one_pcpu(d) || host > rdtsc() + ADVANCE_MAX)
         return now;
-    hvm_hold(host);
+    hvm_hold(&d->chipset.hold_until, host);
     return due > now ? due : now;
 }
 

@@ -7,6 +7,7 @@
 #define ENTRY_AT_LEAST 32u /* TSC ticks from an await's end to the guest's first instruction: as many instructions, and VMRUN */
 #define ADVANCE_DECAY 512u  /* of what an entry waited, the share that the timer fires later */
 #define BREATHS 4u
+#define INJECTION_TICKS 1500u /* before the moment an entry chooses what it injects, and is left for nobody else any more */
 #define BREATH_TICKS 500u   /* nobody is let in any more so shortly before the moment that an entry waits for */
 
 const struct vendor_ops *vendor;
@@ -45,22 +46,42 @@ void deadline_arm(struct deadline *d, uint64_t host_tsc)
         arm(p, next);
 }
 
-void hvm_hold(uint64_t host_tsc)
+void hvm_hold(uint64_t *hold_until, uint64_t host_tsc)
 {
-    struct hvm_pcpu *p = this_hvm();
-
-    if (host_tsc > p->hold_until && host_tsc <= rdtsc() + ADVANCE_MAX)
-        p->hold_until = host_tsc;
+    if (host_tsc > *hold_until && host_tsc <= rdtsc() + ADVANCE_MAX)
+        *hold_until = host_tsc;
 }
 
-/* Entries that come too late move the timer forward by that, those that wait back by a little: so few are late, by some ticks.
- * What is late by far was held up by something else. */
-void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
+/* Entries that wait move the timer back by a little, those that come too late forward by that: so few are late, by some ticks. */
+static void waited(struct hvm_pcpu *p, struct vcpu *v, uint64_t ticks)
 {
-    uint64_t until = p->hold_until - ENTRY_AT_LEAST, from;
-    uint32_t less;
+    uint32_t less = (uint32_t)ticks / ADVANCE_DECAY;
 
-    p->hold_until = 0;
+    v->counts.held_ticks += ticks;
+    trace_put(TRACE_HOLD, (uint32_t)ticks);
+    p->advance -= less < p->advance ? less : p->advance;
+}
+
+bool hvm_await_injection(struct vcpu *v, uint64_t until)
+{
+    struct hvm_pcpu *p = this_hvm();
+    uint64_t from = rdtsc();
+
+    if (from + INJECTION_TICKS >= until)
+        return true;
+    while (rdtsc() + INJECTION_TICKS < until && !hvm_called(p))
+        hvm_breathe();
+    waited(p, v, rdtsc() - from);
+    return !hvm_called(p);
+}
+
+/* What is late by far was held up by something else. */
+void hvm_await(struct hvm_pcpu *p, struct vcpu *v, uint64_t until)
+{
+    uint64_t from;
+
+    until -= ENTRY_AT_LEAST;
+    v->hold_until = v->domain->chipset.hold_until = 0;
     hvm_breathe();
     from = rdtsc();
     if (from < until) {
@@ -68,10 +89,7 @@ void hvm_await(struct hvm_pcpu *p, struct vcpu *v)
             hvm_breathe();
         while (rdtsc() < until)
             ;
-        v->counts.held_ticks += until - from;
-        trace_put(TRACE_HOLD, (uint32_t)(until - from));
-        less = (uint32_t)(until - from) / ADVANCE_DECAY;
-        p->advance -= less < p->advance ? less : p->advance;
+        waited(p, v, until - from);
     } else if (from - until < 2 * ADVANCE_MAX) {
         p->advance += (uint32_t)(from - until) + 1;
         if (p->advance > ADVANCE_MAX)

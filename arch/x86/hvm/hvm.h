@@ -153,6 +153,7 @@ struct chipset {
     uint32_t pm_base_register;              /* PIIX4 function 3, 0x40 */
     bool pm_enabled;                        /* and 0x80 bit 0 */
     uint64_t deadline_ticks;                /* earliest deadline of all models, master ticks */
+    uint64_t hold_until;                    /* host TSC before which no vCPU is entered: it would see one early; 0: none */
     struct deadline deadline;               /* on the home pCPU */
     /* Not saved: what is known of the state above. */
     uint64_t deadlines[DEADLINES];          /* of the models */
@@ -218,7 +219,7 @@ struct place {
 struct turn {
     int64_t had;          /* the time it had on its pCPU, as against the others there */
     int64_t urgent_until; /* counts as urgent while it had less than that */
-    uint64_t urgent_since; /* it waits, and is urgent */
+    int64_t urgent_had;   /* of `had`, what it had while it was urgent, as against the others there */
     uint64_t here_since;  /* that it lives there */
     uint64_t since;       /* it can run or, if it is the pCPU's `last`, runs */
 };
@@ -250,6 +251,7 @@ struct vcpu {
     uint32_t runstate;            /* RUNSTATE_*, for the trace */
     struct deadline deadline;     /* of the local APIC's timer */
     bool timer_due;               /* that deadline has passed */
+    uint64_t hold_until;          /* host TSC before which it is not entered: it would see that timer early; 0: none */
     struct ledger ticks;          /* of that timer, in domain TSC; the route is the vector */
     uint64_t ticks_seen;          /* of vlapic.timer_due */
     bool halted;                  /* in HLT: runs on only when inject_pending() */
@@ -364,7 +366,6 @@ struct hvm_pcpu {
     struct deadline_heap deadlines;
     uint64_t timer_armed;             /* deadline that the one-shot timer is set for: it fires `advance` before */
     uint32_t advance;                 /* TSC ticks from that timer to a guest's entry, as far as they are known; at most ADVANCE_MAX */
-    uint64_t hold_until;              /* host TSC before which no guest is entered: it would see a deadline early; 0: none */
     volatile bool timer_fired;
     volatile uint64_t wake;           /* local vCPUs that were posted to */
     volatile uint32_t attention;      /* ATTENTION_* */
@@ -379,6 +380,7 @@ struct hvm_pcpu {
     struct vcpu *handled;             /* that runs, or whose exit is handled; NULL: in the loop */
     uint64_t longest_off;             /* the loop's: from where it lets interrupts in, until it does so again or enters */
     volatile int64_t least_had;       /* of those that can run, `had`; never less than it was */
+    volatile int64_t urgent_had;      /* `urgent_had` of the urgent one that was picked last, or more */
     uint64_t slice_end;               /* host TSC */
     volatile uint64_t spread_at;      /* and this, which others put off */
     struct deadline slice;            /* the end of the slice, while others wait for it */
@@ -449,10 +451,12 @@ void hvm_attention(unsigned cpu, uint32_t what); /* sets ATTENTION_* and kicks *
 void deadline_arm(struct deadline *d, uint64_t host_tsc); /* on this pCPU */
 /*
  * Timers fire early, so that what they cause is at the guest's entry when it is due. Whoever acts on a deadline that lies less
- * than ADVANCE_MAX ahead has the entry held until then; for what is further away none waits.
+ * than ADVANCE_MAX ahead has the entries of those that would see it held until then; for what is further away none waits.
  */
-void hvm_hold(uint64_t host_tsc);
-void hvm_await(struct hvm_pcpu *p, struct vcpu *v);
+void hvm_hold(uint64_t *hold_until, uint64_t host_tsc);
+/* The longer part of the wait; false: the pCPU's loop is asked to look, and others may come first. */
+bool hvm_await_injection(struct vcpu *v, uint64_t until);
+void hvm_await(struct hvm_pcpu *p, struct vcpu *v, uint64_t until);
 void hvm_let_in(struct hvm_pcpu *p, bool halt);  /* interrupts, for a moment or until one comes */
 
 /* Interrupts are let in: what has gone since they went off counts, but for what is waited for on purpose. */
@@ -482,6 +486,22 @@ static inline void hvm_breathe(void)
         hvm_take_breath(this_hvm());
 }
 
+/* Until when its entry is held; 0: it is not. */
+static inline uint64_t held_until(const struct vcpu *v)
+{
+    uint64_t chipset = v->domain->chipset.hold_until;
+
+    return v->hold_until > chipset ? v->hold_until : chipset;
+}
+
+/* Behind vcpu_prepare(), before anything is injected. */
+static inline bool hvm_may_inject(struct vcpu *v)
+{
+    uint64_t until = held_until(v);
+
+    return !until || hvm_await_injection(v, until);
+}
+
 /* Does anything ask this pCPU's loop to look? */
 static inline bool hvm_called(const struct hvm_pcpu *p)
 {
@@ -498,15 +518,16 @@ static inline void hvm_after_exit(struct vcpu *v)
 static inline void hvm_before_entry(struct vcpu *v, bool leave)
 {
     struct hvm_pcpu *p = this_hvm();
+    uint64_t until = held_until(v);
 
     if (v->latency.entering) {
         uint64_t now = rdtsc();
 
-        latency_entered(&v->latency, (now > p->hold_until ? now : p->hold_until) + v->domain->time.tsc_offset);
+        latency_entered(&v->latency, (now > until ? now : until) + v->domain->time.tsc_offset);
     }
     off_ends(p, v->off_longest);
-    if (p->hold_until)
-        hvm_await(p, v);
+    if (until)
+        hvm_await(p, v, until);
     if (leave)
         ipi_send(this_cpu()->id, VECTOR_KICK);
 }

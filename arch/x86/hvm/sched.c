@@ -4,7 +4,7 @@
  *   - Next is the one that has had the least time (`had`), for SLICE_US. Who sleeps saves no more than a slice up.
  *   - What an interrupt wakes, or sends to a vCPU that waits for its turn, and a deadline that is due are urgent: the vCPU counts as
  *     having had CREDIT_US less until it has run for URGENT_US. It runs at once; if it is ahead of the others by more than that,
- *     as soon as they have caught up. Of several such, one that has waited for WAIT_US more goes first.
+ *     as soon as they have caught up. Of several such, the one goes first that has had the least time as such (`urgent_had`).
  *   - A vCPU that spins (PAUSE) lets another one go first.
  *   - A pCPU with more than one gives one to a pCPU that has none; and one each SPREAD_US to a pCPU that has less of them.
  *
@@ -16,7 +16,6 @@
 #define SLICE_US 2000u
 #define URGENT_US 20u
 #define LEAST_US 5u
-#define WAIT_US 40u
 #define CREDIT_US 4000u
 #define SPREAD_US 20000u
 
@@ -49,12 +48,10 @@ static int64_t rank(const struct vcpu *v)
 /* Is `v` to run rather than `than`? */
 static bool comes_first(const struct vcpu *v, const struct vcpu *than)
 {
-    int64_t ahead = v->turn.had - than->turn.had, longer = (int64_t)(than->turn.urgent_since - v->turn.urgent_since);
+    int64_t ahead = v->turn.had - than->turn.had;
     bool alike = is_urgent(v) && is_urgent(than) && ahead < ticks_of(CREDIT_US) && -ahead < ticks_of(CREDIT_US);
 
-    if (alike && (longer > ticks_of(WAIT_US) || -longer > ticks_of(WAIT_US)))
-        return longer > 0;
-    return rank(v) < rank(than);
+    return alike ? v->turn.urgent_had < than->turn.urgent_had : rank(v) < rank(than);
 }
 
 static bool goes_on(const struct hvm_pcpu *p, uint64_t now)
@@ -122,7 +119,8 @@ struct vcpu *sched_pick(struct hvm_pcpu *p)
     if (!p->runnable)
         return NULL;
     v = next(p, now);
-    v->turn.urgent_since = now; /* it waits no more */
+    if (is_urgent(v) && v->turn.urgent_had > p->urgent_had)
+        p->urgent_had = v->turn.urgent_had;
     begin_slice(p, v, now);
     v->counts.steal_ticks += now - v->turn.since;
     v->turn.since = now;
@@ -132,9 +130,12 @@ struct vcpu *sched_pick(struct hvm_pcpu *p)
 void sched_ran(struct hvm_pcpu *p, struct vcpu *v)
 {
     uint64_t now = rdtsc();
-    int64_t least = v->turn.had += (int64_t)(now - v->turn.since);
+    int64_t ran = (int64_t)(now - v->turn.since), urgent = v->turn.urgent_until - v->turn.had, least;
 
-    v->counts.run_ticks += now - v->turn.since;
+    if (urgent > 0)
+        v->turn.urgent_had += ran < urgent ? ran : urgent;
+    least = v->turn.had += ran;
+    v->counts.run_ticks += (uint64_t)ran;
     v->turn.since = now;
     for (uint64_t m = p->runnable; m; m &= m - 1) {
         const struct vcpu *other = p->local[__builtin_ctzll(m)];
@@ -145,10 +146,13 @@ void sched_ran(struct hvm_pcpu *p, struct vcpu *v)
     p->least_had = least > p->least_had ? least : p->least_had;
 }
 
+/* Who was not urgent for long saves no more than a slice up of that, too. */
 void sched_urge(struct vcpu *v)
 {
-    if (!is_urgent(v))
-        v->turn.urgent_since = rdtsc();
+    int64_t least = hvm_pcpus[v->place.cpu]->urgent_had - ticks_of(SLICE_US);
+
+    if (v->turn.urgent_had < least)
+        v->turn.urgent_had = least;
     v->turn.urgent_until = v->turn.had + ticks_of(URGENT_US);
 }
 
@@ -294,11 +298,13 @@ bool sched_surplus(struct hvm_pcpu *p, struct vcpu **v, struct place *to)
 void sched_move(struct vcpu *v, struct place to)
 {
     int64_t ahead = v->turn.had - hvm_pcpus[v->place.cpu]->least_had;
+    int64_t urgent_ahead = v->turn.urgent_had - hvm_pcpus[v->place.cpu]->urgent_had;
 
     v->state = VCPU_ARRIVING;
     sched_remove(v);
     v->turn.had = hvm_pcpus[to.cpu]->least_had + ahead;
     v->turn.urgent_until = v->turn.had;
+    v->turn.urgent_had = hvm_pcpus[to.cpu]->urgent_had + urgent_ahead;
     settle(v, to);
     vcpu_look_at(to); /* it may have left there by now, for good */
 }

@@ -37,7 +37,7 @@ static uint64_t timer_now(struct vcpu *v)
 
     if (due > now + ADVANCE_MAX)
         return now;
-    hvm_hold(vtime_host_of_tsc(t, due));
+    hvm_hold(&v->hold_until, vtime_host_of_tsc(t, due));
     return due > now ? due : now;
 }
 

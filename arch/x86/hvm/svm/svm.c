@@ -454,7 +454,7 @@ static void svm_run(struct vcpu *v)
         if (svm_again(v) == EXIT_LEAVE)
             goto out;
     }
-    while (vcpu_prepare(v)) {
+    while (vcpu_prepare(v) && hvm_may_inject(v)) {
         before_entry(v);
         hvm_before_entry(v, s->leave);
         trace_put(TRACE_HVM_VMENTRY);

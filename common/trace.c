@@ -51,10 +51,19 @@ static uint32_t groups_of(uint32_t mask)
     return (mask & 1u << 19 ? subclasses : 0) | (mask & 1u << 17 ? subclasses << 4 : 0) | (mask & 1u << 23 && subclasses ? 0x100u : 0);
 }
 
+/* What was lost before is nothing to who reads from now on. */
+static void forget_lost(void)
+{
+    for (unsigned i = 0; i < area->rings; i++)
+        producers[i].lost = area->ring[i].lost = 0;
+}
+
 bool trace_set_mask(uint32_t mask)
 {
     if (!area)
         return false;
+    if (!trace_groups)
+        forget_lost();
     area->mask = mask;
     trace_settings++;
     __atomic_store_n(&trace_groups, groups_of(mask), __ATOMIC_RELEASE);
@@ -87,7 +96,6 @@ static inline void put(struct producer *p, const uint32_t *at, unsigned words)
     else
         publish(p, words);
 }
-
 
 static inline void put_pair(uint32_t *to, uint64_t pair)
 {

@@ -223,6 +223,27 @@ static void test_full_ring_is_filled(void **state)
     assert_int_equal(r.taken + area->ring[0].lost, 10000);
 }
 
+/* A trace that begins anew knows nothing of what one before it has lost. */
+static void test_lost_before_is_forgotten(void **state)
+{
+    struct reader r = {0};
+
+    make_rings(1);
+    for (unsigned i = 0; i < 10000; i++)
+        write_numbered(i);
+    assert_int_not_equal(area->ring[0].lost, 0);
+    trace_set_mask(METRONOME_TRACE_HVM);
+    assert_int_not_equal(area->ring[0].lost, 0);
+    trace_set_mask(0);
+    area->ring[0].consumed = area->ring[0].produced;
+    trace_set_mask(METRONOME_TRACE_ALL);
+    assert_int_equal(area->ring[0].lost, 0);
+    write_numbered(0);
+    take_all(0, &r);
+    assert_int_equal(r.taken, 1);
+    assert_int_equal(r.lost, 0);
+}
+
 /* Whatever the reader claims: nothing is written outside the ring, and nothing that has not been consumed is overwritten. */
 static void test_claims_of_a_bad_reader(void **state)
 {
@@ -274,6 +295,7 @@ int main(void)
         cmocka_unit_test(test_off_writes_nothing),
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_full_ring_is_filled),
+        cmocka_unit_test(test_lost_before_is_forgotten),
         cmocka_unit_test(test_claims_of_a_bad_reader),
         cmocka_unit_test(test_readers_and_writers_at_once),
     };

@@ -73,6 +73,8 @@ enum emu_status ioreq_access(struct vcpu *v, const struct access *a, uint64_t ra
     else
         send(v, a, a->write ? a->value : 0, flags);
     trace_put(TRACE_REQUEST, trace_id(v), TRACE_LONG(a->address), a->size | a->write << 8 | a->port << 9);
+    if (a->write && trace_on(TRACE_HVM_IOPORT_WRITE)) /* as Xen does: xenalyze forgets an exit that blocks */
+        trace_io(a->port, true, a->address, a->value);
     sched_block(v, VCPU_WAIT_IOREQ);
     return EMU_WAIT;
 }
@@ -172,8 +174,8 @@ bool ioreq_complete(struct vcpu *v)
     __atomic_store_n(&r->state_dir_df, METRONOME_IOREQ_NONE, __ATOMIC_RELEASE);
     v->io.waiting = false;
     trace_put(TRACE_ANSWER, trace_id(v));
-    if (trace_on(TRACE_HVM_IOPORT_READ))
-        trace_io(a->port, a->write, a->address, a->value);
+    if (!a->write && trace_on(TRACE_HVM_IOPORT_READ))
+        trace_io(a->port, false, a->address, a->value);
     if (v->io.port_in)
         finish_port_in(v, a->value, a->size);
     else if (v->io.emulating)

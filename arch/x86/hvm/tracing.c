@@ -31,7 +31,8 @@ void trace_pick(struct hvm_pcpu *p, struct vcpu *v)
 {
     bool known = p->trace_settings == trace_settings;
 
-    if (p->traced == v && known)
+    /* It may have blocked, and been woken, since it was picked last. */
+    if (p->traced == v && known && (!v || v->runstate == RUNSTATE_RUNNING))
         return;
     if (known)
         trace_stop(p);

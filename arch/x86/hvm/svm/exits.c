@@ -295,6 +295,7 @@ enum exit_action svm_exit(struct vcpu *v)
 {
     if (v->vendor->stepping && end_step(v)) {
         count_exit(v, METRONOME_EXIT_WINDOW);
+        trace_put(TRACE_HVM_TRAP, 1);
         return EXIT_RESUME;
     }
     return with_step(v, handle);

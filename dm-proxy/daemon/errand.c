@@ -15,6 +15,7 @@
 #include "daemon/log.h"
 #include "daemon/loop.h"
 #include "daemon/save.h"
+#include "daemon/tracing.h"
 
 #define MOST_VISITS 64    /* that wait for something; each has one command at most in the hypervisor's ring */
 #define PATIENCE_MS 10000 /* for a command's effect */
@@ -228,10 +229,11 @@ static int connection_of(const struct visit *v)
     return fcntl(v->client.fd, F_DUPFD_CLOEXEC, 0);
 }
 
-static void begin_attach(struct visit *v)
+/* `take` has it unless it says why not. */
+static void give_away(struct visit *v, const char *(*take)(const struct visit *v, int client))
 {
     int client = connection_of(v);
-    const char *why = client < 0 ? strerror(errno) : guest_attach(v->watcher.guest, client);
+    const char *why = client < 0 ? strerror(errno) : take(v, client);
 
     if (!why) {
         forget(v);
@@ -240,6 +242,26 @@ static void begin_attach(struct visit *v)
     if (client >= 0)
         close(client);
     refuse(v, EXIT_USAGE, why);
+}
+
+static const char *attach(const struct visit *v, int client)
+{
+    return guest_attach(v->watcher.guest, client);
+}
+
+static void begin_attach(struct visit *v)
+{
+    give_away(v, attach);
+}
+
+static const char *trace(const struct visit *v, int client)
+{
+    return tracing_begin(client, v->errand.flags);
+}
+
+static void begin_trace(struct visit *v)
+{
+    give_away(v, trace);
 }
 
 static void begin_save(struct visit *v)
@@ -281,6 +303,15 @@ static void tell_guests(struct visit *v)
             return;
         }
     done(v);
+}
+
+static void begin_await(struct visit *v)
+{
+    struct guest_facts f;
+
+    guest_describe(v->watcher.guest, &f);
+    if (!client_send(v->client.fd, &f, sizeof f))
+        refuse(v, EXIT_INTERNAL, "this command does not take its answer");
 }
 
 /* One after the other, so that many who ask do not fill the hypervisor's ring. */
@@ -400,6 +431,8 @@ static const struct kind kinds[ERRANDS] = {
     [ERRAND_INFO] = {begin_info, .needs_hypervisor = true},
     [ERRAND_UP] = {begin_up, .needs_hypervisor = true},
     [ERRAND_DOWN] = {begin_down, .gone = await_next},
+    [ERRAND_TRACE] = {begin_trace, .needs_hypervisor = true},
+    [ERRAND_AWAIT] = {begin_await, .guest = RUNNING_GUEST, .gone = shut_down},
 };
 
 static void begin(struct visit *v)

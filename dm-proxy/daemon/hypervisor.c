@@ -281,6 +281,16 @@ uint64_t hypervisor_ns(uint64_t ticks)
     return ticks_ns(ticks, hypervisor_tsc_hz());
 }
 
+struct metronome_trace *hypervisor_trace(void)
+{
+    return (struct metronome_trace *)(void *)(hv.memory + METRONOME_CONTROL_TRACE);
+}
+
+int hypervisor_memory(void)
+{
+    return hv.control.memory;
+}
+
 void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to)
 {
     latency_ns(hypervisor_latency(slot), hypervisor_tsc_hz(), to);

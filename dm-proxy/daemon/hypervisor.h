@@ -41,6 +41,10 @@ const struct metronome_latency *hypervisor_latency(unsigned slot);
 uint64_t hypervisor_tsc_hz(void);
 uint64_t hypervisor_ns(uint64_t ticks);
 
+/* The trace's rings, and the memory that they are in. */
+struct metronome_trace *hypervisor_trace(void);
+int hypervisor_memory(void);
+
 /* How long a slot's interrupts took until they were injected, by enum metronome_latency_source, in ns. */
 void hypervisor_latency_ns(unsigned slot, struct metronome_latency_summary *to);
 

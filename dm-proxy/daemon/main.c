@@ -8,6 +8,7 @@
  *   streams.c       its consoles, and who has them      console.c  the serial one's other end, without QEMU
  *   device_model.c  its QEMU
  *   save.c          a guest to a file    image.c         the file
+ *   tracing.c       who reads the trace
  *   slot.c          a slot's memory      hypervisor.c    the hypervisor, with outer.c, control.c, ivshmem.c
  *   loop.c, process.c, log.c             what all of them stand on
  *   packet.c, request.c, paths.c, host.c shared with the command line

@@ -17,6 +17,14 @@
  *
  * A lost connection of such a client leaves the guest as it is.
  *
+ *   errand: TRACE
+ *                                            TRACING with the control device's memory; or REFUSED
+ *   order STOP
+ *                                            ENDED when nothing is traced any more
+ *
+ * It is the only one that reads the trace until it closes its connection, with which the trace ends if it has not. It keeps nobody
+ * from ending.
+ *
  *   any other errand
  *                                            facts, PROGRESS..., then ENDED when it is done; or REFUSED
  *   shutdown(SHUT_WR)
@@ -30,7 +38,7 @@
 #include "public/latency.h"
 #include "public/stats.h"
 
-#define PROTOCOL_VERSION  6
+#define PROTOCOL_VERSION  7
 #define REQUEST_MAX_BYTES 100000
 #define NAME_BYTES        64 /* of a guest's name, with the NUL */
 
@@ -70,6 +78,7 @@ enum event_type {
     EVENT_DETACHED,
     EVENT_ENDED,
     EVENT_REFUSED,
+    EVENT_TRACING,
     EVENT_GUEST,      /* struct guest_facts */
     EVENT_HYPERVISOR, /* struct hypervisor_facts */
 };
@@ -140,6 +149,8 @@ enum errand_type {
     ERRAND_INFO,
     ERRAND_UP,   /* the hypervisor stays without guests; done when it takes some */
     ERRAND_DOWN, /* it ends */
+    ERRAND_TRACE, /* flags: the mask of events */
+    ERRAND_AWAIT, /* facts of the guest, then its end */
     ERRANDS
 };
 #define ERRAND_LEAVE_RUNNING 1u /* SAVE: the guest goes on after having been saved */

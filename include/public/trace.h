@@ -45,6 +45,7 @@ static inline uint64_t metronome_trace_offset(uint64_t ring_bytes, unsigned ring
  * in common with its own.
  */
 #define METRONOME_TRACE_ALL 0x0ffff000u
+#define METRONOME_TRACE_SUBCLASSES 0x0000f000u
 #define METRONOME_TRACE_SCHED 0x0002f000u
 #define METRONOME_TRACE_HVM 0x0008f000u
 #define METRONOME_TRACE_OWN 0x0080f000u /* what Xen does not have */

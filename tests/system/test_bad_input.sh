@@ -155,6 +155,11 @@ interval: 'soon' is no number|top --interval soon
 interval: '0' is no number from 0.1|top --interval 0
 count: '0' is no number from 1|top --count 0
 top takes no arguments|top guest
+'nonsense' is no class of events|trace -e sched,nonsense
+'-1' is no class of events|trace -e -1
+chooses no event|trace -e 0x80000
+is no number of seconds|trace --seconds never
+is no number of seconds|trace --seconds 0
 EOT
     [ "$(id -u)" = 0 ] || echo 'Permission denied|run unreadable.cfg'
 }

@@ -49,7 +49,7 @@ def until(what, condition, seconds=10):
 
 def test_none_running():
     """A status of its own."""
-    for arguments in ("info",), ("list",), ("down",), ("pause", "x"), ("console", "x"), ("destroy", "1"), ("save", "x", "y"):
+    for arguments in ("info",), ("list",), ("down",), ("pause", "x"), ("console", "x"), ("destroy", "1"), ("save", "x", "y"), ("trace",):
         fails("no hypervisor is running", *arguments, status=6)
     nothing_left()
 

@@ -7,12 +7,14 @@ read from it, as its TSC counts instructions.
 # run: check
 import os
 import re
-import struct
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+
+import xen_trace
+from xen_trace import CPUID, LOST, VMENTRY, VMEXIT, VMEXIT64
 
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 sys.stdout.reconfigure(line_buffering=True)
@@ -21,7 +23,6 @@ LONG = os.environ.get("METRONOME_TESTS", "test") != "check"
 LINUX = ["--module", BUILD + "/images/vmlinuz", "--initrd", BUILD + "/images/initramfs.cpio.gz", "--memory", "256",
          "--append", "console=ttyS0 mt.test=poweroff"]
 TSC_HZ = 10 ** 9
-VMENTRY, VMEXIT, VMEXIT64, CPUID, CPU_CHANGE, LOST = 0x81001, 0x81002, 0x81102, 0x8200e, 0x1f003, 0x1f001
 EXIT_OF_CPUID = 0x72
 
 
@@ -46,24 +47,7 @@ class Run:
         self.table = p.stderr.decode()
 
     def records(self):
-        """(pCPU, event, TSC or None, words) of each record."""
-        at, data, cpu = 0, self.left["trace"], None
-        while at < len(data):
-            first, = struct.unpack_from("<I", data, at)
-            n = first >> 28 & 7
-            tsc = struct.unpack_from("<Q", data, at + 4)[0] if first >> 31 else None
-            at += 4 + (8 if first >> 31 else 0)
-            words = struct.unpack_from("<%dI" % n, data, at)
-            at += 4 * n
-            if first & 0xfffffff == CPU_CHANGE:
-                cpu = words[0]
-            else:
-                yield cpu, first & 0xfffffff, tsc, words
-
-    def counted(self, title):
-        """{name: number} of a part of the closing table."""
-        part = re.search(r"^  %s +\d+\b.*\n((?:    .*\n)*)" % title, self.table, re.M)
-        return {m[0]: int(m[1]) for m in re.findall(r"^    (.*?)  +(\d+)", part.group(1) if part else "", re.M)}
+        return xen_trace.records(self.left["trace"])
 
 
 def check_same(name, *arguments, end=rb"guest: \d+ passed, 0 failed"):
@@ -83,37 +67,15 @@ def check_others(name, a, *arguments):
     report(b.status == 0 and "trace" not in same, name + ": another run", "the same are " + str(same))
 
 
-def xenalyze(run):
+def check_xenalyze(name, run):
     with tempfile.NamedTemporaryFile() as f:
         f.write(run.left["trace"])
         f.flush()
-        p = subprocess.run(["xenalyze", "--svm-mode", "--cpu-hz=1G", "--summary", f.name], stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, timeout=100)
-    return p.stdout.decode(), p.stderr.decode(), p.returncode
-
-
-# Which of xenalyze's exits are which of the closing table's; one that ends the run has no entry behind it, and is not shown.
-EXITS = [(("VMEXIT_INTR",), ("host interrupt",)), (("VMEXIT_VINTR",), ("interrupt window",)), (("VMEXIT_HLT",), ("HLT",)),
-         (("VMEXIT_CPUID",), ("CPUID",)), (("VMEXIT_MSR",), ("MSR", "MSR, x2APIC")),
-         (("VMEXIT_CR4_WRITE", "VMEXIT_CR8_WRITE"), ("control register",)),
-         (("VMEXIT_NPF",), ("MMIO, local APIC", "MMIO, I/O APIC", "MMIO, HPET", "MMIO, device model", "nested page fault, other")),
-         (("VMEXIT_IOIO",), ("port, in-hypervisor device", "port, device model"))]
-
-
-def check_xenalyze(name, run):
-    summary, errors, status = xenalyze(run)
-    print("\n".join("# " + line for line in summary.split("\n")[:60]))
-    complaints = [e for e in sorted(set(errors.split("\n"))) if re.search(r"Strange|FATAL|error|lost|beyond|not ", e, re.I) and
-                  not re.search(r"First schedule|LOST$", e)]
-    report(status == 0 and not [e for e in complaints if "FATAL" in e], name + ": xenalyze reads it", "; ".join(complaints))
-    shown = {m[0]: int(m[1]) for m in re.findall(r"^ (VMEXIT_\w+) +(\d+) ", summary, re.M)}
-    counted, ours = run.counted("exits"), run.counted("interrupts injected")
-    for theirs, names in EXITS:
-        n, m = sum(shown.get(t, 0) for t in theirs), sum(counted.get(x, 0) for x in names)
-        if n or m:
-            report(m - 2 <= n <= m + 2 if theirs == ("VMEXIT_IOIO",) else n == m, "%s: %s" % (name, theirs[0]), "%d, counted %d" % (n, m))
-    vectors = sum(int(n) for n in re.findall(r"^  \[ *\d+\] (\d+)$", summary, re.M))
-    report(vectors == sum(n for what, n in ours.items() if what not in ("exception", "NMI")), name + ": interrupts", vectors)
+        summary = xen_trace.Summary(f.name, TSC_HZ)
+    print("\n".join("# " + line for line in summary.text.split("\n")[:60]))
+    report(summary.status == 0 and not summary.complaints, name + ": xenalyze reads it", "; ".join(summary.complaints))
+    for what, theirs, ours, agree in summary.against(run.table):
+        report(agree, "%s: %s" % (name, what), "%d, counted %d" % (theirs, ours))
 
 
 def check_records(name, run):

@@ -234,18 +234,18 @@ static int run_outer(struct outer_run *o)
 
 static void write_trace(struct outer_run *o)
 {
-    struct metronome_trace *t = (void *)((char *)o->recorder + METRONOME_CONTROL_TRACE);
-    FILE *f = fopen(o->run->trace, "w");
-    bool failed = !f;
+    struct trace_reader r = {.choice = {.mask = METRONOME_TRACE_ALL}, .tsc_hz = o->recorder->tsc_hz};
+    bool whole = false;
 
-    if (f) {
-        trace_take(t, f);
-        trace_tell_lost(t, f);
-        failed = ferror(f);
-        failed |= fclose(f) != 0;
-    }
-    if (failed)
-        fprintf(stderr, "metronome: %s: %s\n", o->run->trace, strerror(errno));
+    r.to = open(o->run->trace, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (r.to < 0)
+        r.error = strerror(errno);
+    else if (trace_open(&r, (void *)((char *)o->recorder + METRONOME_CONTROL_TRACE), RECORDER_BYTES - METRONOME_CONTROL_TRACE))
+        whole = trace_take(&r) && trace_tell_lost(&r);
+    if (!whole)
+        fprintf(stderr, "metronome: %s: %s\n", o->run->trace, r.error);
+    trace_close(&r);
+    close(r.to);
 }
 
 static void write_latency(const struct outer_run *o, const struct metronome_latency *l)

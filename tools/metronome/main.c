@@ -115,6 +115,7 @@ static const struct {
     {"trigger", trigger_command, "presses its NMI, power or reset button"},
     {"save", save_command, "puts a running guest into a file"},
     {"restore", restore, "goes on with it"},
+    {"trace", trace_command, "writes what the hypervisor does to a file"},
     {"up", up_command, "starts a hypervisor that stays without guests"},
     {"down", down_command, "ends it"},
     {"info", info_command, "describes it"},

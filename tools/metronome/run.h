@@ -20,6 +20,7 @@
  *   top.c       top
  *   latency.c   latency: ledgers.c has copies of what the hypervisor counts, plot.c draws
  *   deterministic.c  --deterministic: a run without daemon
+ *   tracing.c   `metronome trace`
  *   trace.c     the trace's rings, and its files
  */
 #ifndef METRONOME_RUN_H
@@ -95,6 +96,9 @@ int latency_command(int argc, char **argv);
 
 /* top.c */
 int top_command(int argc, char **argv);
+
+/* tracing.c */
+int trace_command(int argc, char **argv);
 
 /* up.c */
 int up_command(int argc, char **argv);

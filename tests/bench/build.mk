@@ -1,7 +1,17 @@
 # Benchmarks: printed, and left in build/bench. The peer's image is made when one needs it (tests/bench/make-peer).
 
-.PHONY: bench bench-jitter
-bench: bench-jitter
+.PHONY: bench bench-jitter bench-micro bench-self bench-wall
+bench: bench-micro bench-jitter
 
 bench-jitter: all guests images
 	tests/bench/jitter.py
+
+# Each operation of tests/guest/bench on Metronome alone, beside its goal.
+bench-self: all guests images
+	tests/bench/micro.py self
+
+# The same beside KVM, in instructions; and in time, with a device model and a second vCPU.
+bench-micro: all guests images
+	tests/bench/micro.py compare
+bench-wall: all guests images
+	tests/bench/micro.py wall

@@ -11,6 +11,7 @@ ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)),
 BUILD = os.path.realpath(os.path.join(ROOT, os.environ.get("B", "build")))
 OUTER = ("qemu-system-x86_64 -accel tcg -cpu max -nodefaults -display none -no-reboot -serial stdio "
          "-icount shift=0,sleep=off").split()
+OUTER_TIMED = "qemu-system-x86_64 -nodefaults -display none -no-reboot -serial stdio".split()
 VMLINUZ = BUILD + "/images/vmlinuz"
 PEER = BUILD + "/bench/peer/initrd"
 PEER_TRIES = 3  # with icount a Linux hung in 3 of 22 boots
@@ -68,7 +69,24 @@ def archive(files):
                               stdout=subprocess.PIPE).stdout
 
 
-def kvm(script, files, limit, log, enough="peer: run status"):
+def nests():
+    """Is there AMD-V that is not emulated? METRONOME_ACCEL decides otherwise, as for `metronome`."""
+    given = os.environ.get("METRONOME_ACCEL")
+    if given:
+        return given == "kvm"
+    try:
+        with open("/sys/module/kvm_amd/parameters/nested") as f:
+            return f.read().strip() in ("1", "Y") and os.access("/dev/kvm", os.R_OK | os.W_OK)
+    except OSError:
+        return False
+
+
+def timed():
+    """The outer machine in real time."""
+    return OUTER_TIMED + (["-accel", "kvm", "-cpu", "host"] if nests() else ["-accel", "tcg,thread=single", "-cpu", "max"])
+
+
+def kvm(script, files, limit, log, enough="peer: run status", outer=OUTER):
     """Runs a shell script on Linux with KVM. A run that hangs behind `enough` has what it printed until then."""
     if not os.path.exists(PEER):
         subprocess.run([ROOT + "/tests/bench/make-peer"], check=True)
@@ -77,7 +95,7 @@ def kvm(script, files, limit, log, enough="peer: run status"):
             initrd.write(f.read())
         initrd.write(archive(dict(files, run=script)))
         initrd.flush()
-        command = OUTER + ["-machine", "q35", "-m", "2048", "-seed", "1", "-rtc", "clock=vm", "-kernel", VMLINUZ, "-initrd", initrd.name,
+        command = outer + ["-machine", "q35", "-m", "2048", "-seed", "1", "-rtc", "clock=vm", "-kernel", VMLINUZ, "-initrd", initrd.name,
                            "-append", "console=ttyS0 nokaslr quiet panic=-1"]
         for _ in range(PEER_TRIES):
             if output_of(command, limit, log) is None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """
-Where an exit's instructions go: the guest `profile` does one thing after the other on the hypervisor alone, in an outer QEMU
-with exact time, and every instruction between its marks is counted by the function it belongs to.
+Where an exit's instructions go: the guest `bench` does one thing after the other on the hypervisor alone, in an outer QEMU
+with exact time, and every instruction between its marks is counted by the function it belongs to. Those that cost far more than
+others on silicon are counted apart.
 
     tests/bench/profile.py                  one line each: spans from exit to entry, with their instructions and handlers
     tests/bench/profile.py ELCR 'TSC dead'  those whose name contains a word, function by function
@@ -23,7 +24,8 @@ ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BUILD = os.path.realpath(os.path.join(ROOT, os.environ.get("B", "build")))
 TRACE = re.compile(rb"^Trace \d+: \S+ \[[0-9a-f]+/([0-9a-f]+)/")
 HYPERVISOR = 0xFFFFFFFF80000000
-LIMIT = 60
+LIMIT = 240
+GUEST = os.path.join(BUILD, "guest/bench.elf")
 
 
 def symbols(elf):
@@ -94,7 +96,7 @@ def run(folder, guest):
         ["timeout", str(LIMIT), "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none",
          "-no-reboot", "-icount", "shift=0,sleep=off", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-S",
          "-chardev", "socket,id=gdb,path=%s,server=on,wait=off" % path, "-gdb", "chardev:gdb", "-D", log,
-         "-kernel", os.path.join(BUILD, "metronome.elf"), "-initrd", guest, "-append", "exit=0xf4 tsc_hz=1000000000"],
+         "-kernel", os.path.join(BUILD, "metronome.elf"), "-initrd", guest + " samples=2", "-append", "exit=0xf4 tsc_hz=1000000000"],
         stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not os.path.exists(path):
@@ -149,33 +151,58 @@ def by_function(span, table):
     return counts
 
 
-def world_switch(elf):
-    text = subprocess.run(["objdump", "-d", "--disassemble=svm_enter", elf], stdout=subprocess.PIPE, check=True, text=True).stdout
-    lines = [line for line in text.split("\n") if "\t" in line]
-    at = next(i for i, line in enumerate(lines) if "vmrun" in line)
-    return [int(lines[i].split(":")[0], 16) for i in (at + 1, at)]
+# What costs far more than one cycle: column -> how its instructions look.
+COSTLY = {"vmload/save": r"vm(load|save)\b", "locked": r"lock |xchg .*\(", "divisions": r"i?div", "MSRs": r"(rd|wr)msr"}
+
+
+class Image:
+    """The hypervisor's instructions."""
+
+    def __init__(self, elf):
+        self.functions = symbols(elf)
+        text = subprocess.run(["objdump", "-d", "--no-show-raw-insn", elf], stdout=subprocess.PIPE, check=True, text=True).stdout
+        lines = [(int(m[0], 16), m[1]) for m in re.findall(r"^ *([0-9a-f]+):\t(.*)$", text, re.M)]
+        self.costly = {a: name for a, code in lines for name, look in COSTLY.items() if re.match(look, code)}
+        at = next(i for i, (_, code) in enumerate(lines) if code.startswith("vmrun"))
+        self.before_vmrun, self.behind_vmrun = lines[at][0], lines[at + 1][0]
+
+    def spans(self, addresses):
+        return spans(addresses, self.behind_vmrun, self.before_vmrun)
+
+    def count_costly(self, span):
+        found = dict.fromkeys(COSTLY, 0)
+        for a in span:
+            if a in self.costly:
+                found[self.costly[a]] += 1
+        return found
+
+
+def profiles(image):
+    """Yields (name, spans) of each operation of the benchmark."""
+    with tempfile.TemporaryDirectory(prefix="metronome-profile.") as folder:
+        for name, addresses in run(folder, GUEST):
+            yield name, image.spans(addresses)
 
 
 HANDLERS = re.compile(r"^(exit_(?!skip)|on_|chipset_(expire|acknowledged)|timer_interrupt|idle)")
 
 
-def show(name, found, table, whole):
+def show(name, found, image, whole):
     print("%-32s %s" % (name, " + ".join(str(len(s)) for s in found)))
-    for i, span in enumerate(found):
-        counts = by_function(span, table)
-        print("    %5d  %s" % (len(span), ", ".join(sorted(n for n in counts if HANDLERS.match(n)))))
+    for span in found:
+        counts = by_function(span, image.functions)
+        costly = ", ".join("%d %s" % (n, what) for what, n in image.count_costly(span).items() if n)
+        print("    %5d  %s; %s" % (len(span), ", ".join(sorted(n for n in counts if HANDLERS.match(n))), costly or "none costly"))
         for function, n in sorted(counts.items(), key=lambda c: -c[1]) if whole else ():
             print("        %5d  %s" % (n, function))
 
 
 def main():
     words = [w for w in sys.argv[1:] if w != "-a"]
-    elf = os.path.join(BUILD, "metronome.elf64")
-    table, (first, last) = symbols(elf), world_switch(elf)
-    with tempfile.TemporaryDirectory(prefix="metronome-profile.") as folder:
-        for name, addresses in run(folder, os.path.join(BUILD, "guest/profile.elf")):
-            if not words or any(w in name for w in words):
-                show(name, spans(addresses, first, last), table, words or "-a" in sys.argv)
+    image = Image(os.path.join(BUILD, "metronome.elf64"))
+    for name, found in profiles(image):
+        if not words or any(w in name for w in words):
+            show(name, found, image, words or "-a" in sys.argv)
 
 
 if __name__ == "__main__":

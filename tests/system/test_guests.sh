@@ -51,7 +51,6 @@ clocks      ; check test      ; $exact         ; strict          ; $done
 clocks      ; long            ; $exact         ; strict seconds=500 ; $done
 jitter      ; long            ; $exact         ; samples=4000    ; $done
 spans       ; check test long ; $exact         ;                 ; $done
-profile     ; check test long ; $exact         ;                 ; $done
 emulate     ; check           ;                ; shapes=2        ; $done
 emulate     ; test            ;                ; shapes=30       ; $done
 emulate     ; long            ;                ; shapes=1000     ; $done

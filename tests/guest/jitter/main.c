@@ -25,40 +25,20 @@ enum { HPET_CONFIG = 0x10, HPET_COUNTER = 0xf0, HPET_TIMER0 = 0x100, HPET_COMPAR
 enum { TN_ENABLE = 4, TN_FSB = 1 << 14, TN_FSB_CAPABLE = 1 << 15 };
 enum { PIT_PERIOD = 298, RTC_PERIOD = 16, RTC_RATE = 5, RTC_PIE = 0x40, RTC_24H = 2 }; /* 4 kHz; 2,048 Hz */
 
-uint64_t await_computing(void);
-uint64_t await_halted(void);
-void taken(void);
-
 static uint64_t hit[MOST], due[MOST];
 static int64_t late[MOST];
 static unsigned samples;
 static bool ours;
-
-static void sort(unsigned n)
-{
-    for (unsigned gap = n / 2; gap; gap /= 2)
-        for (unsigned i = gap; i < n; i++)
-            for (unsigned j = i; j >= gap && late[j - gap] > late[j]; j -= gap) {
-                int64_t t = late[j];
-                late[j] = late[j - gap];
-                late[j - gap] = t;
-            }
-}
-
-/* The value that this many of a thousand do not exceed. */
-static int64_t permille(unsigned n)
-{
-    return late[(samples * n + 999) / 1000 - 1];
-}
 
 /* `doubt`: how far the programmed moment may be from the one that is counted from. */
 static void report(const char *name, uint64_t doubt)
 {
     for (unsigned i = 0; i < samples; i++)
         late[i] = (int64_t)(hit[i] - due[i]);
-    sort(samples);
-    print("jitter %s: n %u p50 %ld p99 %ld p99.9 %ld max %ld earliest %ld doubt %lu\n", name, samples, permille(500), permille(990),
-          permille(999), permille(1000), late[0], doubt);
+    sort(late, samples);
+    print("jitter %s: n %u p50 %ld p99 %ld p99.9 %ld max %ld earliest %ld doubt %lu\n", name, samples,
+          permille(late, samples, 500), permille(late, samples, 990), permille(late, samples, 999), permille(late, samples, 1000), late[0],
+          doubt);
     for (unsigned i = 0, n, values = 0; i < samples; i += n, values++) {
         for (n = 1; i + n < samples && late[i + n] == late[i]; n++)
             ;

@@ -13,27 +13,15 @@
 enum { LAPIC_VECTOR = 0x71, IPI_VECTOR = 0x61, HPET_VECTOR = 0x51 };
 enum { HPET_CONFIG = 0x10, HPET_COUNTER = 0xf0, HPET_TIMER0 = 0x100, HPET_COMPARATOR0 = 0x108 };
 
-static uint64_t late[ROUNDS];
-
-static void sort(void)
-{
-    for (unsigned i = 1; i < ROUNDS; i++) {
-        uint64_t v = late[i];
-        unsigned k = i;
-
-        for (; k && late[k - 1] > v; k--)
-            late[k] = late[k - 1];
-        late[k] = v;
-    }
-}
+static int64_t late[ROUNDS];
 
 static void tell(const char *name)
 {
     for (unsigned i = 0; i < ROUNDS; i++)
-        late[i] = muldiv(late[i], 1000000000, tsc_hz);
-    sort();
-    print("measured %s: n %u p50 %lu p99 %lu p99.9 %lu max %lu\n", name, ROUNDS, late[ROUNDS / 2 - 1], late[ROUNDS * 99 / 100 - 1],
-          late[ROUNDS * 999 / 1000 - 1], late[ROUNDS - 1]);
+        late[i] = (int64_t)muldiv((uint64_t)late[i], 1000000000, tsc_hz);
+    sort(late, ROUNDS);
+    print("measured %s: n %u p50 %ld p99 %ld p99.9 %ld max %ld\n", name, ROUNDS, permille(late, ROUNDS, 500), permille(late, ROUNDS, 990),
+          permille(late, ROUNDS, 999), permille(late, ROUNDS, 1000));
 }
 
 /* Until the vector has come; deaf until `deaf`. */

@@ -128,6 +128,15 @@ extern volatile unsigned order_count;
 extern void (*volatile on_hit)(unsigned vector); /* called for each, before its EOI; may be NULL */
 void reset_hits(void);
 
+/* ---- The moment of an interrupt, to the instruction (await.S). The vector's gate is `taken`. ---- */
+void taken(void);
+uint64_t await_computing(void);
+uint64_t await_halted(void);
+uint64_t await_reading(void);
+uint64_t await_of_msr(uint32_t msr, uint64_t value);
+uint64_t await_of_mmio(uintptr_t address, uint32_t value);
+extern volatile uint32_t await_last_read;
+
 /* An instruction that may fault: TRY(ins) runs `ins`; trap_vector is then -1 or what it raised. */
 extern volatile uint64_t trap_fixup, trap_error, trap_cr2, trap_rip;
 extern volatile int trap_vector;
@@ -229,6 +238,8 @@ void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int byte, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
 size_t strlen(const char *s);
+void sort(int64_t *values, unsigned n);
+int64_t permille(const int64_t *sorted, unsigned n, unsigned part); /* the value that this many of a thousand do not exceed */
 uint32_t random32(void);
 uint64_t random64(void);
 

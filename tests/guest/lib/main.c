@@ -95,6 +95,22 @@ size_t strlen(const char *s)
     return n;
 }
 
+void sort(int64_t *values, unsigned n)
+{
+    for (unsigned gap = n / 2; gap; gap /= 2)
+        for (unsigned i = gap; i < n; i++)
+            for (unsigned j = i; j >= gap && values[j - gap] > values[j]; j -= gap) {
+                int64_t t = values[j];
+                values[j] = values[j - gap];
+                values[j - gap] = t;
+            }
+}
+
+int64_t permille(const int64_t *sorted, unsigned n, unsigned part)
+{
+    return sorted[(n * part + 999) / 1000 - 1];
+}
+
 uint64_t random64(void)
 {
     static uint64_t s = 0x9e3779b97f4a7c15;

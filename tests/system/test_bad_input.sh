@@ -160,6 +160,12 @@ top takes no arguments|top guest
 chooses no event|trace -e 0x80000
 is no number of seconds|trace --seconds never
 is no number of seconds|trace --seconds 0
+no such file|trace --perfetto -i missing.trace
+is no trace|trace --perfetto -i good.img
+read only to make a timeline|trace -i good.img
+no guests|trace --perfetto -i good.img guest
+goes with --input|trace --perfetto --cpu-hz 1e9
+is no number of ticks|trace --perfetto -i good.img --cpu-hz fast
 EOT
     [ "$(id -u)" = 0 ] || echo 'Permission denied|run unreadable.cfg'
 }

@@ -5,12 +5,15 @@
 # limit: 600
 # run: check
 import ast
+import random
 import struct
 
 from lib import *
+from linux_guest import LinuxGuest, disk_with
 from xen_trace import *
 
 CONTROL_TRACE, MASK_OFFSET, RINGS_OFFSET, RING_BYTES = 0x2000000, 12, 64, 128
+LENGTH = os.environ.get("METRONOME_TESTS", "test")
 
 
 class Trace:
@@ -264,6 +267,210 @@ def test_end_of_hypervisor():
         raise Failure("%d records, and it says: %s" % (len(list(records(read_file(path)))), trace.said()))
 
 
+# ---- The timeline ----
+
+STRING, NUMBER = r'"[^"\\\x00-\x1f]*"', r"-?(?:0|[1-9]\d*)(?:\.\d+)?"
+OBJECT = r"\{%s:(?:%%s)(?:,%s:(?:%%s))*\}" % (STRING, STRING)
+FLAT = OBJECT % (("%s|%s" % (STRING, NUMBER),) * 2)
+EVENT = re.compile(OBJECT % (("%s|%s|%s" % (STRING, NUMBER, FLAT),) * 2))
+
+
+class Timeline:
+    """A file of JSON trace events, as strictly as it is read elsewhere: {(process, thread): events} by the names of both."""
+
+    def __init__(self, path):
+        lines = read_file(path).decode().split("\n")
+        if lines[0] != '{"displayTimeUnit":"ns","traceEvents":[' or lines[-2:] != ["]}", ""]:
+            raise Failure("no object with trace events: %s ... %s" % (lines[0][:50], lines[-3:]))
+        lines = lines[1:-2]
+        for i, line in enumerate(lines):
+            if not EVENT.fullmatch(line[:-1] if i < len(lines) - 1 else line) or line.endswith(",") != (i < len(lines) - 1):
+                raise Failure("line %d is no event: %s" % (i + 2, line[:200]))
+        self.processes, self.threads, self.tracks = {}, {}, {}
+        for line in lines:
+            self.take(ast.literal_eval(line.rstrip(",")))
+        for key, events in self.tracks.items():
+            check_track(self.threads.get(key), events)
+
+    def take(self, event):
+        key = event["pid"], event["tid"]
+        if event["ph"] != "M":
+            self.tracks.setdefault(key, []).append(event)
+        elif event["name"] == "process_name":
+            self.processes[event["pid"]] = event["args"]["name"]
+        elif event["name"] == "thread_name":
+            if key in self.threads or key[1] in [tid for _, tid in self.threads]:
+                raise Failure("two tracks %s" % (key,))
+            self.threads[key] = event["args"]["name"]
+
+    def track(self, process, thread):
+        found = [events for key, events in self.tracks.items()
+                 if (self.processes.get(key[0]), self.threads[key]) == (process, thread)]
+        if len(found) != 1:
+            raise Failure("%d tracks %s, %s of %s" % (len(found), process, thread, self.threads))
+        return found[0]
+
+    def slices(self, process, thread):
+        """{name: [(begin, end)], in us}"""
+        found, begin = {}, None
+        for event in self.track(process, thread):
+            if event["ph"] == "B":
+                begin = event
+            elif event["ph"] == "E":
+                found.setdefault(begin["name"], []).append((begin["ts"], event["ts"]))
+        return found
+
+
+def check_track(name, events):
+    """Named; time does not go back; what begins ends, one after the other."""
+    depth, last = 0, 0
+    for event in events:
+        depth += {"B": 1, "E": -1, "i": 0}[event["ph"]]
+        if event["ts"] < last or depth not in (0, 1):
+            raise Failure("track %s: depth %d, from %s to %s" % (name, depth, last, event))
+        last = event["ts"]
+    if depth or not name:
+        raise Failure("track %s ends at depth %d" % (name, depth))
+
+
+def test_perfetto():
+    """Of what runs, and of a file; as many stays in the guest as there are entries."""
+    path, of_file, of_guest = (scratch.name(suffix) for suffix in (".trace", ".json", ".json"))
+    with hypervisor(), running("one") as guest:
+        Trace("-o", path, "--seconds", "0.3").ends(number=None)
+        Trace("--perfetto", "-o", of_guest, "--seconds", "0.3").ends(number=None)
+        guest.process.terminate()
+        guest.ends(143)
+    command("trace", "--perfetto", "-i", path, "-o", of_file)
+    for timeline in Timeline(of_file), Timeline(of_guest):
+        slices = timeline.slices("domain 0", "vCPU 0")
+        if len(slices["port"]) < 10 or len(slices["guest"]) < 10 or "domain 0, vCPU 0" not in timeline.slices("pCPUs", "pCPU 0"):
+            raise Failure("no timeline of a guest: %s" % {name: len(of) for name, of in slices.items()})
+    entries = len(events_of(read_file(path))[VMENTRY])
+    stays = len(Timeline(of_file).slices("domain 0", "vCPU 0")["guest"])
+    if entries != stays:
+        raise Failure("%d entries, %d stays in the guest" % (entries, stays))
+    if [name for name in os.listdir(scratch.path) if re.search(r"\.json\.", name)]:
+        raise Failure("the trace behind a timeline is left: %s" % os.listdir(scratch.path))
+
+
+def record(event, tsc, *words):
+    first = event | len(words) << 28 | (tsc is not None) << 31
+    return struct.pack("<I", first) + (struct.pack("<Q", tsc) if tsc is not None else b"") + struct.pack("<%dI" % len(words), *words)
+
+
+def window(cpu, *of):
+    return struct.pack("<3I", CPU_CHANGE | 2 << 28, cpu, sum(map(len, of))) + b"".join(of)
+
+
+RUNS, STOPS = RUNSTATE | 1 << 8 | 0 << 4, RUNSTATE | 0 << 8 | 1 << 4
+WHO = 1 << 16 | 3  # vCPU 3 of domain 1
+MOVED = [window(0, record(RUNS, 5000, WHO), record(VMENTRY, 5100), record(VMEXIT, 5200, 0x72, 0x1234), record(CPUID, None, 1, 0, 0, 0, 0, 0)),
+         window(1, record(CLOCK, 1000, 10 ** 6, 0), record(RUNS, 1000, WHO), record(VMENTRY, 1100), record(VMEXIT64, 1300, 0x7b, 0x10, 1)),
+         window(1, record(REQUEST, 1400, WHO, 0x3f6, 0, 1 | 1 << 9), record(STOPS, 1500, WHO), record(TICKS, 1600, 0, 1 << 16, 2, 1)),
+         window(0, record(ANSWER, 5300, WHO), record(LOST, 9000, 7, 1 | 3 << 16, 6000, 0), record(VMENTRY, 9100))]
+
+
+def converted(data, *arguments, status=0):
+    path, to = scratch_file(data, ".trace"), scratch.name(".json")
+    said = command("trace", "--perfetto", "-i", path, "-o", to, *arguments, status=status)
+    return Timeline(to) if not status else said
+
+
+def test_perfetto_of_a_move():
+    """A vCPU goes from one pCPU to another whose records come first in the file: times are those of all pCPUs. What was lost ends
+    what was there."""
+    timeline = converted(b"".join(MOVED))
+    wanted = {"hypervisor": [(0, 100), (4000, 4100)], "guest": [(100, 300), (4100, 4200), (8100, 8100)], "port": [(300, 500)],
+              "waits for a CPU": [(500, 4000)], "CPUID": [(4200, 5000)]}
+    found = timeline.slices("domain 1", "vCPU 3")
+    for name, slices in wanted.items():
+        if found.get(name) != slices:
+            raise Failure("%s: %s, not %s us" % (name, found.get(name), slices))
+    requests = timeline.slices("domain 1", "vCPU 3, requests to the device model")
+    if requests != {"port read 0x3f6": [(400, 4300)]}:
+        raise Failure("requests: %s" % requests)
+    ticks = timeline.track("domain 1", "PIT")
+    if [(e["name"], e["ts"], e["args"]) for e in ticks] != [("tick", 600, {"number": 0, "due": 2, "owed": 1})]:
+        raise Failure("ticks: %s" % ticks)
+
+
+def test_perfetto_of_no_trace():
+    """What is none, or is cut, or has no clock, is refused by one line; what is damaged elsewhere is no harm."""
+    whole = b"".join(MOVED)
+    for data, pattern in ((b"", "is no trace"), (b"x" * 1000, "is no trace"), (whole[:-4], "is no trace"), (whole[:-3], "is no trace"),
+                          (MOVED[0], "--cpu-hz")):
+        said = converted(data, status=2)
+        if not re.fullmatch("metronome: .*%s.*\n" % pattern, said):
+            raise Failure("of %d bytes: %s" % (len(data), said))
+    converted(MOVED[0], "--cpu-hz", "1e9")
+    for seed in range(300 if LENGTH == "long" else 30):
+        choose = random.Random(seed)
+        data = bytearray(whole)
+        for _ in range(choose.randrange(1, 6)):
+            data[choose.randrange(len(data))] = choose.randrange(256)
+        path, to = scratch_file(bytes(data), ".trace"), scratch.name(".json")
+        done = subprocess.run([BUILD + "/metronome", "trace", "--perfetto", "-i", path, "-o", to], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, timeout=60 * PATIENCE)
+        if done.returncode not in (0, 2):
+            raise Failure("seed %d: status %d" % (seed, done.returncode))
+        if not done.returncode:
+            Timeline(to)
+
+
+def whole_windows(data, most_bytes):
+    """The beginning of a trace."""
+    at = 0
+    while at < min(len(data), most_bytes):
+        at += 12 + struct.unpack_from("<I", data, at + 8)[0]
+    return data[:at]
+
+
+def check_timeline(path, vcpus):
+    """Of its beginning, up to Linux: each request to the device model is there, and its timers' ticks."""
+    data = whole_windows(read_file(path), 3 << 20)
+    timeline, events = converted(data), events_of(data)
+    requests = sum(len(slices) for v in range(vcpus)
+                   for slices in timeline.slices("domain 0", "vCPU %d, requests to the device model" % v).values())
+    if requests != len(events[REQUEST]):
+        raise Failure("%d requests, %d in the timeline" % (len(events[REQUEST]), requests))
+    for name in "PIT", "PIC":
+        timeline.track("domain 0", name)
+
+
+def linux(*arguments, cpus="1"):
+    """From before the firmware's first instruction to the power-off: xenalyze's counts are those of the closing table."""
+    path = scratch.name(".trace")
+    command("up", "--quiet", "--cpus", cpus)
+    hz = tsc_hz()
+    trace = Trace("-o", path)
+    with LinuxGuest("--disk", disk_with("mt.test=poweroff") + ",raw,hda", *arguments, seconds=300) as guest:
+        guest.ends(0, 300)
+        table = guest.errors()
+    count, lost, size = trace.ends()
+    command("down")
+    nothing_left()
+    summary = Summary(path, hz)
+    print("\n".join("# " + line for line in table.split("\n") + summary.text.split("\n")[:80]))
+    if lost or lost_in(read_file(path)):
+        raise Failure("%d records are lost" % lost)
+    if summary.status or summary.complaints:
+        raise Failure("xenalyze ended with status %d: %s" % (summary.status, "; ".join(summary.complaints[:3])))
+    check_timeline(path, int(arguments[1]) if arguments else 1)
+    wrong = [row for row in summary.against(table) if not row[-1]]
+    if wrong or len(list(summary.against(table))) < 6:
+        raise Failure("counted otherwise: %s" % wrong)
+    return "%d records, %d bytes" % (count, size)
+
+
+def test_linux():
+    return linux()
+
+
+def test_linux_of_two_cpus():
+    return linux("--vcpus", "2", cpus="2")
+
+
 TESTS = [test_file, test_events, test_guests, test_one_reader, test_killed, test_slow_reader, test_nowhere_to_write,
-         test_end_of_hypervisor]
+         test_end_of_hypervisor, test_perfetto, test_perfetto_of_a_move, test_perfetto_of_no_trace]
 sys.exit(run_tests(TESTS))

@@ -6,7 +6,7 @@ import struct
 import subprocess
 
 RUNSTATE, VMENTRY, VMEXIT, VMEXIT64, CPUID, INJ_VIRQ = 0x21001, 0x81001, 0x81002, 0x81102, 0x8200e, 0x82004
-CPU_CHANGE, LOST, CLOCK = 0x1f003, 0x1f001, 0x80f009
+CPU_CHANGE, LOST, TICKS, REQUEST, ANSWER, CLOCK = 0x1f003, 0x1f001, 0x80f004, 0x80f005, 0x80f006, 0x80f009
 IDLE_DOMAIN = 0x7fff
 # What xenalyze says of every trace, and of what Xen does likewise: it does not know devices' events (0x84xxx), nor expects them where
 # no vCPU runs; interrupt windows have no record of what was done; and one that comes after the vCPU has been blocked, as that of a

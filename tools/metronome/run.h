@@ -22,6 +22,7 @@
  *   deterministic.c  --deterministic: a run without daemon
  *   tracing.c   `metronome trace`
  *   trace.c     the trace's rings, and its files
+ *   perfetto.c  its timeline
  */
 #ifndef METRONOME_RUN_H
 #define METRONOME_RUN_H

@@ -18,6 +18,7 @@
 
 #include "daemon/packet.h"
 #include "errand.h"
+#include "perfetto.h"
 #include "public/control.h"
 #include "public/trace_events.h"
 #include "run.h"
@@ -26,22 +27,29 @@
 #define LOOK_MS          10
 #define STOP_PATIENCE_MS 10000
 #define MOST_SECONDS     1000000
+#define MOST_HZ          1e12
 #define WHO_RUNS         0x00021000u /* of the mask: without it no record could be told to be a guest's */
 
 static const char help[] =
-    "Usage: metronome trace [-e MASK] [-o FILE] [--seconds N] [GUEST]...\n"
+    "Usage: metronome trace [-e MASK] [-o FILE] [--perfetto] [--seconds N] [GUEST]...\n"
+    "       metronome trace --perfetto -i FILE [--cpu-hz HZ] [-o FILE]\n"
     "Writes what the hypervisor does into FILE, in the format that xenalyze(1) reads: until Ctrl-c, until the guests that are\n"
     "named have ended, or until the hypervisor ends. Without guests all of them are traced, and those to come.\n\n"
     "  -e, --events MASK  Xen's classes of events (all, gen, sched, dom0op, hvm, mem, pv, shadow, hw), separated by commas, or\n"
     "                     a number; xenalyze needs sched and hvm. What Xen does not have is in hw [all]\n"
     "  -o, --output FILE  - for standard output [-]\n"
     "  --seconds N        end after so long\n"
+    "  --perfetto         write a timeline instead, in JSON, that Perfetto's viewer (ui.perfetto.dev) opens\n"
+    "  -i, --input FILE   of this trace, with --perfetto\n"
+    "  --cpu-hz HZ        how many TSC ticks a second had, where the trace does not say it\n"
     "  --help             this text\n";
 
 struct tracing {
     struct trace_reader reader;
-    const char *path;
-    double seconds;
+    const char *path;  /* of what is written at the end */
+    const char *input; /* NULL: what runs */
+    bool perfetto;
+    double seconds, cpu_hz;
     char **names;
     int guests;           /* of those that were named, how many have not ended */
     struct pollfd *fds;   /* the trace's connection, then one for each guest */
@@ -86,13 +94,13 @@ static uint32_t mask_of(const char *words)
     return mask & METRONOME_TRACE_ALL;
 }
 
-static double seconds_of(const char *value)
+static double number_of(const char *option, const char *value, double most, const char *what)
 {
     char *rest;
     double n = strtod(value, &rest);
 
-    if (rest == value || *rest || !(n > 0 && n <= MOST_SECONDS))
-        bad_input("--seconds: '%s' is no number of seconds", value);
+    if (rest == value || *rest || !(n > 0 && n <= most))
+        bad_input("--%s: '%s' is no number of %s", option, value, what);
     return n;
 }
 
@@ -214,13 +222,34 @@ static void take_signals(int daemon, double seconds)
 
 /* ---- The trace ---- */
 
-static void open_file(struct tracing *t)
+static bool is_standard(const char *path)
 {
-    bool standard = !strcmp(t->path, "-");
+    return !strcmp(path, "-");
+}
 
-    t->reader.to = standard ? STDOUT_FILENO : open(t->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (t->reader.to < 0)
-        bad_input("%s: %s", t->path, strerror(errno));
+static int open_file(const char *path)
+{
+    int fd = is_standard(path) ? STDOUT_FILENO : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+    if (fd < 0)
+        bad_input("%s: %s", path, strerror(errno));
+    return fd;
+}
+
+/* For a trace that is not what was asked for: beside that, where there may be as much room. It goes with us. */
+static int open_nameless(const char *path)
+{
+    char *name;
+    int fd;
+
+    if (asprintf(&name, "%s.XXXXXX", is_standard(path) ? "/tmp/metronome" : path) < 0)
+        exit(EXIT_INTERNAL);
+    fd = mkostemp(name, O_CLOEXEC);
+    if (fd < 0)
+        bad_input("%s: %s", path, strerror(errno));
+    unlink(name);
+    free(name);
+    return fd;
 }
 
 /* False: nothing is traced any more. */
@@ -258,6 +287,26 @@ static bool read_rings(struct tracing *t)
     return trace_take(&t->reader) && trace_tell_lost(&t->reader);
 }
 
+static int failed(const char *path, const char *why)
+{
+    fprintf(stderr, "metronome: %s: %s\n", is_standard(path) ? "standard output" : path, why);
+    return EXIT_INTERNAL;
+}
+
+/* The trace in `file` as a timeline. */
+static int convert(const struct tracing *t, int file, const char *name)
+{
+    FILE *to = fdopen(open_file(t->path), "w");
+    const char *why = NULL;
+    bool whole = to && perfetto_write(file, (uint64_t)t->cpu_hz, to, &why);
+
+    if (why)
+        bad_input("%s: %s", name, why);
+    if (!whole || ferror(to) || fclose(to))
+        return failed(t->path, strerror(errno));
+    return EXIT_ENDED;
+}
+
 static int trace(struct tracing *t)
 {
     const struct trace_reader *r = &t->reader;
@@ -265,18 +314,38 @@ static int trace(struct tracing *t)
 
     find_guests(t);
     begin(t);
-    open_file(t);
+    t->reader.to = t->perfetto ? open_nameless(t->path) : open_file(t->path);
     take_signals(t->fds[0].fd, t->seconds);
     whole = read_rings(t);
-    if (!whole && strcmp(t->path, "-") && ftruncate(r->to, (off_t)r->bytes) == 0)
+    if (!whole && !t->perfetto && !is_standard(t->path) && ftruncate(r->to, (off_t)r->bytes) == 0)
         lseek(r->to, 0, SEEK_END); /* it ends with a whole record */
-    if (!whole) {
-        fprintf(stderr, "metronome: %s: %s\n", strcmp(t->path, "-") ? t->path : "standard output", r->error);
-        return EXIT_INTERNAL;
-    }
+    if (!whole)
+        return failed(t->path, r->error);
     fprintf(stderr, "metronome: %s%" PRIu64 " records, %" PRIu64 " lost, %" PRIu64 " bytes\n",
             t->gone ? "the hypervisor has ended: " : "", r->records, r->lost, r->bytes);
-    return EXIT_ENDED;
+    return t->perfetto && r->records ? convert(t, r->to, t->path) : EXIT_ENDED;
+}
+
+static int convert_file(const struct tracing *t)
+{
+    int file = open(t->input, O_RDONLY | O_CLOEXEC);
+
+    if (file < 0)
+        bad_input("%s: %s", t->input, strerror(errno));
+    signal(SIGPIPE, SIG_IGN);
+    return convert(t, file, t->input);
+}
+
+static void check(const struct tracing *t)
+{
+    if (is_standard(t->path) && isatty(STDOUT_FILENO))
+        bad_input("a trace is nothing for a terminal: -o FILE");
+    if (t->input && !t->perfetto)
+        bad_input("--input: a trace is read only to make a timeline of it: --perfetto");
+    if (t->input && (t->named || t->seconds > 0 || t->reader.choice.mask != METRONOME_TRACE_ALL))
+        bad_input("--input: all of it becomes a timeline: no guests, --events or --seconds");
+    if (t->cpu_hz > 0 && !t->input)
+        bad_input("--cpu-hz: goes with --input: the hypervisor that runs says it itself");
 }
 
 int trace_command(int argc, char **argv)
@@ -284,32 +353,28 @@ int trace_command(int argc, char **argv)
     static const struct option options[] = {{"events", required_argument, NULL, 'e'},
                                             {"output", required_argument, NULL, 'o'},
                                             {"seconds", required_argument, NULL, 's'},
+                                            {"perfetto", no_argument, NULL, 'p'},
+                                            {"input", required_argument, NULL, 'i'},
+                                            {"cpu-hz", required_argument, NULL, 'c'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     struct tracing t = {.path = "-", .reader.choice.mask = METRONOME_TRACE_ALL};
     int option;
 
-    while ((option = getopt_long(argc, argv, "e:o:h", options, NULL)) != -1)
+    while ((option = getopt_long(argc, argv, "e:o:i:h", options, NULL)) != -1)
         switch (option) {
-        case 'e':
-            t.reader.choice.mask = mask_of(optarg);
-            break;
-        case 'o':
-            t.path = optarg;
-            break;
-        case 's':
-            t.seconds = seconds_of(optarg);
-            break;
-        case 'h':
-            fputs(help, stdout);
-            return 0;
-        default:
-            return EXIT_USAGE; /* getopt has said why */
+        case 'e': t.reader.choice.mask = mask_of(optarg); break;
+        case 'o': t.path = optarg; break;
+        case 's': t.seconds = number_of("seconds", optarg, MOST_SECONDS, "seconds"); break;
+        case 'p': t.perfetto = true; break;
+        case 'i': t.input = optarg; break;
+        case 'c': t.cpu_hz = number_of("cpu-hz", optarg, MOST_HZ, "ticks a second"); break;
+        case 'h': fputs(help, stdout); return 0;
+        default: return EXIT_USAGE; /* getopt has said why */
         }
-    if (!strcmp(t.path, "-") && isatty(STDOUT_FILENO))
-        bad_input("a trace is nothing for a terminal: -o FILE");
     t.names = argv + optind;
     t.guests = t.named = argc - optind;
+    check(&t);
     t.fds = calloc((size_t)t.named + 1, sizeof *t.fds);
-    return trace(&t);
+    return t.input ? convert_file(&t) : trace(&t);
 }

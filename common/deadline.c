@@ -65,12 +65,26 @@ void deadline_set(struct deadline_heap *h, struct deadline *d, uint64_t when)
         sift_down(h, d->index, d);
 }
 
-void deadline_run(struct deadline_heap *h, uint64_t now)
+/* What is due is the top of the heap. */
+static struct deadline *before_below(const struct deadline_heap *h, unsigned i, uint64_t when,
+                                     bool (*comes_before)(const void *owner, const void *than), const void *than)
 {
-    while (deadline_next(h) <= now) {
-        struct deadline *d = h->slot[0];
+    struct deadline *d = i < h->count ? h->slot[i] : 0, *found;
 
-        deadline_set(h, d, DEADLINE_UNSET);
-        d->expire(d);
-    }
+    if (!d || d->when > when || (d->owner && comes_before(d->owner, than)))
+        return d && d->when <= when ? d : 0;
+    found = before_below(h, 2 * i + 1, when, comes_before, than);
+    return found ? found : before_below(h, 2 * i + 2, when, comes_before, than);
+}
+
+struct deadline *deadline_before(const struct deadline_heap *h, uint64_t when, bool (*comes_before)(const void *owner, const void *than),
+                                 const void *than)
+{
+    return before_below(h, 0, when, comes_before, than);
+}
+
+void deadline_expire(struct deadline_heap *h, struct deadline *d)
+{
+    deadline_set(h, d, DEADLINE_UNSET);
+    d->expire(d);
 }

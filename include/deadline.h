@@ -5,6 +5,7 @@
 #ifndef METRONOME_DEADLINE_H
 #define METRONOME_DEADLINE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define DEADLINE_SLOTS 192 /* per pCPU: vCPUs, chipsets and the scheduler's own */
@@ -15,6 +16,7 @@ struct deadline {
     uint32_t index; /* place in the heap, while in it */
     uint32_t zero;
     void (*expire)(struct deadline *d); /* called on the pCPU, with the slot taken out */
+    void *owner;                        /* for whom; NULL: nobody */
 };
 
 struct deadline_heap {
@@ -37,7 +39,17 @@ static inline uint64_t deadline_next(const struct deadline_heap *h)
     return h->count ? h->slot[0]->when : DEADLINE_UNSET;
 }
 
-/* Expires every slot that is due at `now`. */
-void deadline_run(struct deadline_heap *h, uint64_t now);
+/* One that is due by `when` and whose owner comes before another; NULL: there is none. */
+struct deadline *deadline_before(const struct deadline_heap *h, uint64_t when, bool (*comes_before)(const void *owner, const void *than),
+                                 const void *than);
+
+/* The slot of the earliest deadline; NULL: none is set. */
+static inline struct deadline *deadline_first(const struct deadline_heap *h)
+{
+    return h->count ? h->slot[0] : 0;
+}
+
+/* Takes the slot out and calls its expire(). */
+void deadline_expire(struct deadline_heap *h, struct deadline *d);
 
 #endif

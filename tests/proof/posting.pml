@@ -42,6 +42,7 @@
 #define ARRIVAL_UNTOLD       27  /* or is not asked */
 #define MOVED_RUNNABLE       28  /* the vCPU stays RUNNABLE on its way, so that the new pCPU does not take it over */
 #define BREATH_FORGETS       29  /* an IPI that was let in amid an exit's handling is not sent again */
+#define QUIET_FORGETS        30  /* nor is one that was let in while the entry waited undisturbed */
 #ifndef MUTANT
 #define MUTANT 0
 #endif
@@ -470,7 +471,7 @@ inline may_post()
 proctype owner(byte me; bool rival) /* rival: another vCPU on this pCPU wants to run */
 {
     byte bits, at;
-    bool was_on, taken, leaves;
+    bool was_on, taken, leaves, quiet;
     mtype seen;
 
 round: /* hvm.c:round */
@@ -581,15 +582,19 @@ run_vcpu: /* hvm.c:round */
     fenced_store(IN_GUEST); /* svm.c:svm_run "__atomic_store_n(&v->state, VCPU_IN_GUEST, __ATOMIC_SEQ_CST);" */
 #endif
 
-prepare: /* vcpu.c:vcpu_prepare */
+prepare: /* vcpu.c:vcpu_prepare "if (hvm_called(p) && !p->quiet_until)" */
+    if
+    :: quiet = true /* hvm.c:hvm_be_quiet: a timer of this domain's is near */
+    :: true
+    fi;
 #if MUTANT != WAKE_OVERLOOKED
     if /* "return p->timer_fired || p->attention || p->resched || p->wake;" */
-    :: wake[me] -> goto leave
+    :: wake[me] && !quiet -> goto leave
     :: else
     fi;
 #endif
     if
-    :: resched[me] -> goto leave
+    :: resched[me] && !quiet -> goto leave
     :: else
     fi;
     drain();
@@ -621,13 +626,21 @@ prepare: /* vcpu.c:vcpu_prepare */
     :: ipi[me] ->
         ipi[me] = false;
 #if MUTANT != BREATH_FORGETS
-        if /* "if (hvm_called(p) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED))" */
-        :: wake[me] || resched[me] || on -> ipi[me] = true
+        if /* "if (!p->quiet_until && (hvm_called(p) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED)))" */
+        :: !quiet && (wake[me] || resched[me] || on) -> ipi[me] = true
         :: else
         fi
 #endif
     :: true
     fi;
+    /* hvm.c:end_quiet; the timer's interrupt, behind the entry, is as good as an IPI */
+    if
+#if MUTANT != QUIET_FORGETS
+    :: quiet && (wake[me] || resched[me] || on) -> ipi[me] = true
+#endif
+    :: else
+    fi;
+    quiet = false;
     /* hvm.h:hvm_before_entry */
     if
     :: leaves -> leaves = false; ipi[me] = true
@@ -663,6 +676,7 @@ ask: /* ioreq.c:ioreq_access */
     block(WAIT_IOREQ);
 
 leave:
+    quiet = false; /* hvm.c:round "p->quiet_until = 0;" */
     if
     :: own_state == IN_GUEST -> plain_store(RUNNABLE) /* vcpu.c:vcpu_run "v->state = VCPU_RUNNABLE;" */
     :: else

@@ -745,7 +745,11 @@ static bool take_timers(struct hvm_pcpu *p)
     if (deadline_next(&p->deadlines) > tsc || (tsc >= timers_ran_at && tsc - timers_ran_at < GAP))
         return false;
     timers_ran_at = tsc;
-    run_timer(p);
+    do { /* as often as what is put off for others' sake needs it */
+        p->quiet_until = 0;
+        run_timer(p);
+    } while (deadline_next(&p->deadlines) <= tsc + p->advance);
+    p->quiet_until = 0;
     return true;
 }
 

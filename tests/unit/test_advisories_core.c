@@ -4,6 +4,7 @@
  * and fails on a core that does what it did. Linked with the real fabric, message, post, inject, vtime, io, ioreq,
  * slot, exit and sched; a thread is a CPU. What concerns the models alone is in test_advisories.c.
  */
+#include "deadlines.h"
 #include "hvm.h"
 #include "random.h"
 
@@ -1007,7 +1008,7 @@ static void test_xsa_336_timer_migration_lock(void **state)
         out(d->vcpu[0], 0x40, 1, below(256));
         out(d->vcpu[0], 0x40, 1, below(256));
         chipset_rearm(d);
-        deadline_run(&this_hvm()->deadlines, rdtsc());
+        expire_due(&this_hvm()->deadlines, rdtsc());
     }
     stop_racer(&r);
     assert_int_equal(strays, 0);

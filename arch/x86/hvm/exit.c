@@ -81,8 +81,13 @@ bool exit_skip(struct vcpu *v)
 {
     uint64_t next = vendor->next_rip ? vendor->next_rip(v) : 0;
 
-    if (!next)
-        return exit_decode_skip(v);
+    if (!next) {
+        if (!exit_decode_skip(v))
+            return false;
+        if (vendor->skipped)
+            vendor->skipped(v);
+        return true;
+    }
     v->emu.regs.rip = next;
     v->emu.regs.rflags &= ~RFLAGS_RF;
     return true;

@@ -546,6 +546,7 @@ static uint64_t expiry_now(struct domain *d)
     if (!domain_on_one_pcpu(d) || host > rdtsc() + ADVANCE_MAX)
         return now;
     hvm_hold(&d->chipset.hold_until, host);
+    hvm_be_quiet(d->vcpu[0], host);
     return due > now ? due : now;
 }
 

@@ -8,6 +8,7 @@
 #define ADVANCE_DECAY 512u  /* of what an entry waited, the share that the timer fires later */
 #define BREATHS 4u
 #define INJECTION_TICKS 1500u /* before the moment an entry chooses what it injects, and is left for nobody else any more */
+#define QUIET_TICKS 300u /* behind the moment: by then the handler has begun */
 #define BREATH_TICKS 500u   /* nobody is let in any more so shortly before the moment that an entry waits for */
 
 const struct vendor_ops *vendor;
@@ -32,6 +33,8 @@ static void arm(struct hvm_pcpu *p, uint64_t deadline)
     uint64_t early = deadline > p->advance ? deadline - p->advance : 0;
 
     p->timer_armed = deadline;
+    if (early < p->quiet_until)
+        early = p->quiet_until;
     host_timer_arm(deadline == DEADLINE_UNSET ? deadline : early);
 }
 
@@ -62,17 +65,46 @@ static void waited(struct hvm_pcpu *p, struct vcpu *v, uint64_t ticks)
     p->advance -= less < p->advance ? less : p->advance;
 }
 
+static bool comes_before(const void *owner, const void *than)
+{
+    return sched_comes_before(owner, than);
+}
+
+void hvm_be_quiet(struct vcpu *v, uint64_t host_tsc)
+{
+    struct hvm_pcpu *p = this_hvm();
+    uint64_t until = host_tsc + QUIET_TICKS;
+    bool others_first = deadline_before(&p->deadlines, until + p->advance, comes_before, v);
+
+    if (host_tsc > rdtsc() + ADVANCE_MAX)
+        return;
+    p->quiet_until = others_first ? 0 : until;
+    p->quiet_for = v->domain;
+}
+
 bool hvm_await_injection(struct vcpu *v, uint64_t until)
 {
     struct hvm_pcpu *p = this_hvm();
     uint64_t from = rdtsc();
 
-    if (from + INJECTION_TICKS >= until)
+    if (from >= until)
         return true;
-    while (rdtsc() + INJECTION_TICKS < until && !hvm_called(p))
+    if (!p->quiet_until) {
+        hvm_be_quiet(v, until);
+        arm(p, deadline_next(&p->deadlines));
+    }
+    while (rdtsc() + INJECTION_TICKS < until && (p->quiet_until || !p->timer_fired))
         hvm_breathe();
     waited(p, v, rdtsc() - from);
-    return !hvm_called(p);
+    return p->quiet_until || !p->timer_fired;
+}
+
+/* What nobody was let in for, or asked the loop for, while the entry waited: the timer's interrupt behind the entry stands for it. */
+static void end_quiet(struct hvm_pcpu *p, const struct vcpu *v)
+{
+    if (p->quiet_until && (hvm_called(p) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED)))
+        host_timer_arm(p->quiet_until);
+    p->quiet_until = 0;
 }
 
 /* What is late by far was held up by something else. */
@@ -80,17 +112,21 @@ void hvm_await(struct hvm_pcpu *p, struct vcpu *v, uint64_t until)
 {
     uint64_t from;
 
-    until -= ENTRY_AT_LEAST;
+    until -= until ? ENTRY_AT_LEAST : 0;
     v->hold_until = v->domain->chipset.hold_until = 0;
     hvm_breathe();
     from = rdtsc();
     if (from < until) {
         while (rdtsc() + BREATH_TICKS < until)
             hvm_breathe();
+        end_quiet(p, v);
         while (rdtsc() < until)
             ;
         waited(p, v, until - from);
-    } else if (from - until < 2 * ADVANCE_MAX) {
+        return;
+    }
+    end_quiet(p, v);
+    if (from - until < 2 * ADVANCE_MAX) {
         p->advance += (uint32_t)(from - until) + 1;
         if (p->advance > ADVANCE_MAX)
             p->advance = ADVANCE_MAX;
@@ -114,11 +150,35 @@ static void slice_over(struct deadline *d)
     this_hvm()->resched = true;
 }
 
+/* The first one, unless the owner of another one comes before its owner. */
+static struct deadline *next_due(const struct hvm_pcpu *p)
+{
+    uint64_t by = rdtsc() + p->advance;
+    struct deadline *d = deadline_first(&p->deadlines), *before;
+
+    if (!d || d->when > by)
+        return NULL;
+    before = d->owner ? deadline_before(&p->deadlines, by, comes_before, d->owner) : NULL;
+    return before ? before : d;
+}
+
+static bool is_put_off(const struct hvm_pcpu *p, const struct deadline *d)
+{
+    const struct vcpu *owner = d->owner;
+
+    return p->quiet_until && !(owner && owner->domain == p->quiet_for);
+}
+
 static void run_timer(struct hvm_pcpu *p)
 {
+    struct deadline *d;
+
     p->timer_fired = false;
     p->timer_armed = DEADLINE_UNSET;
-    deadline_run(&p->deadlines, rdtsc() + p->advance);
+    while ((d = next_due(p)) && !is_put_off(p, d)) {
+        deadline_expire(&p->deadlines, d);
+        hvm_breathe();
+    }
     arm(p, deadline_next(&p->deadlines));
 }
 
@@ -344,6 +404,8 @@ static void let_run(struct hvm_pcpu *p, struct vcpu *v)
     struct vcpu *surplus;
     struct place to;
 
+    if (p->quiet_for != v->domain)
+        p->quiet_until = 0;
     if (sched_shared(p) && sched_surplus(p, &surplus, &to))
         hand_over(p, surplus, to);
     vcpu_run(v);
@@ -355,6 +417,7 @@ static void round(struct hvm_pcpu *p)
     struct vcpu *v;
 
     hvm_let_in(p, false);
+    p->quiet_until = 0;
     if (p->timer_fired)
         run_timer(p);
     hvm_breathe();

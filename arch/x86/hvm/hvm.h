@@ -365,6 +365,8 @@ struct hvm_pcpu {
     unsigned id;
     struct deadline_heap deadlines;
     uint64_t timer_armed;             /* deadline that the one-shot timer is set for: it fires `advance` before */
+    uint64_t quiet_until;             /* but not before that host TSC: an entry waits for its moment undisturbed; 0: none does */
+    const struct domain *quiet_for;   /* of whom that is */
     uint32_t advance;                 /* TSC ticks from that timer to a guest's entry, as far as they are known; at most ADVANCE_MAX */
     volatile bool timer_fired;
     volatile uint64_t wake;           /* local vCPUs that were posted to */
@@ -391,7 +393,7 @@ struct hvm_pcpu {
 };
 /* What timers may be early by, in TSC ticks: a chipset's timer behind another one's exit takes some 5,000 instructions to the guest.
  * An entry is held for what this is more than the way to it. */
-#define ADVANCE_MAX 6000u
+#define ADVANCE_MAX 7000u
 enum { ATTENTION_SLOTS = 1, ATTENTION_CONTROL = 2, ATTENTION_DEADLINES = 4, ATTENTION_WORK = 8 };
 
 static inline struct hvm_pcpu *this_hvm(void)
@@ -432,8 +434,10 @@ struct vendor_ops {
     /* At each exit emu.regs has gpr, rip, rflags and cr4; this adds the rest for the emulator. gpr, rip and rflags are written
      * back before entry. */
     void (*load_regs)(struct vcpu *v);
-    /* The address behind the instruction that the exit is for; 0: the CPU does not say. */
+    /* The address behind the instruction that the exit is for; 0: it is not known. Then the emulator finds it out, puts RIP there,
+     * and skipped() is told, unless it is NULL. */
     uint64_t (*next_rip)(const struct vcpu *v);
+    void (*skipped)(struct vcpu *v);
     void (*set_cr2)(struct vcpu *v, uint64_t value);
     uint64_t (*get_efer)(const struct vcpu *v);
     bool (*set_efer)(struct vcpu *v, uint64_t value); /* false: #GP */
@@ -454,6 +458,11 @@ void deadline_arm(struct deadline *d, uint64_t host_tsc); /* on this pCPU */
  * than ADVANCE_MAX ahead has the entries of those that would see it held until then; for what is further away none waits.
  */
 void hvm_hold(uint64_t *hold_until, uint64_t host_tsc);
+/*
+ * Until `v` is in at that moment, this pCPU does nothing else, unless the deadline of one that comes before it is near: others'
+ * deadlines wait, and so does what interrupts ask the loop for. At most ADVANCE_MAX ticks, and some.
+ */
+void hvm_be_quiet(struct vcpu *v, uint64_t host_tsc);
 /* The longer part of the wait; false: the pCPU's loop is asked to look, and others may come first. */
 bool hvm_await_injection(struct vcpu *v, uint64_t until);
 void hvm_await(struct hvm_pcpu *p, struct vcpu *v, uint64_t until);
@@ -526,7 +535,7 @@ static inline void hvm_before_entry(struct vcpu *v, bool leave)
         latency_entered(&v->latency, (now > until ? now : until) + v->domain->time.tsc_offset);
     }
     off_ends(p, v->off_longest);
-    if (until)
+    if (until | p->quiet_until)
         hvm_await(p, v, until);
     if (leave)
         ipi_send(this_cpu()->id, VECTOR_KICK);
@@ -536,6 +545,8 @@ static inline void hvm_before_entry(struct vcpu *v, bool leave)
 void sched_add(struct vcpu *v, unsigned cpu);
 void sched_remove(struct vcpu *v);    /* on its own pCPU, like all below */
 void sched_wake(struct vcpu *v);      /* can run from now, and is urgent */
+/* Would `v` run rather than `than`, on the same pCPU, which is urgent, if it became so now? Not of the same domain. */
+bool sched_comes_before(const struct vcpu *v, const struct vcpu *than);
 void sched_block(struct vcpu *v, enum vcpu_state state);
 void sched_urge(struct vcpu *v);      /* one that can run has an interrupt */
 void sched_pause(struct hvm_pcpu *p); /* the running vCPU waits for others */
@@ -567,6 +578,13 @@ uint64_t vtime_host_of_master(const struct vtime *t, uint64_t ticks); /* first h
 /* Time for the models is read under the lock, so that what guests see of it never goes back. */
 void chipset_reset(struct domain *d, bool power_on);
 void chipset_update(struct domain *d, uint64_t now, unsigned parts); /* propagates the PART_*' outputs and re-arms the deadline */
+/* Does that one's time come to something by then, so that a look at it must be followed by an update? */
+static inline bool chipset_part_due(const struct chipset *c, unsigned part, uint64_t now)
+{
+    unsigned i = (unsigned)__builtin_ctz(part);
+
+    return i < DEADLINES && c->deadlines[i] <= now;
+}
 void chipset_expire(struct deadline *deadline);
 void chipset_rearm(struct domain *d);                 /* on the home pCPU, after virtual time has started */
 void chipset_leave(struct domain *d, unsigned home);  /* on the home pCPU: another one is it from now on, and asked to rearm */

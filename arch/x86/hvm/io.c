@@ -15,6 +15,7 @@ struct model_ports {
     uint16_t base, length; /* of the ports; the PM block's base follows the chipset */
     uint8_t offset;        /* of the first port, in the model's numbering */
     uint8_t part;
+    bool looks;            /* a read changes no output and no deadline */
 };
 
 #define MODEL(name) \
@@ -35,10 +36,16 @@ MODEL(uart)
 
 static const struct model_ports model_ports[OWNER_COUNT] = {
     [OWNER_PIC_MASTER] = {vpic_in, vpic_out, 0x20, 2, 0, PART_PIC}, [OWNER_PIC_SLAVE] = {vpic_in, vpic_out, 0xa0, 2, 2, PART_PIC},
-    [OWNER_ELCR] = {vpic_in, vpic_out, 0x4d0, 2, 4, PART_PIC},      [OWNER_PIT] = {vpit_in, vpit_out, 0x40, 4, 0, PART_PIT},
-    [OWNER_PORT61] = {vpit_in, vpit_out, 0x61, 1, 4, PART_PIT},     [OWNER_RTC] = {rtc_in, rtc_out, 0x70, 4, 0, PART_RTC},
-    [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0, PART_PM},     [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0, PART_UART},
+    [OWNER_ELCR] = {vpic_in, vpic_out, 0x4d0, 2, 4, PART_PIC, true}, [OWNER_PIT] = {vpit_in, vpit_out, 0x40, 4, 0, PART_PIT, true},
+    [OWNER_PORT61] = {vpit_in, vpit_out, 0x61, 1, 4, PART_PIT, true}, [OWNER_RTC] = {rtc_in, rtc_out, 0x70, 4, 0, PART_RTC},
+    [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0, PART_PM, true}, [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0, PART_UART},
 };
+
+/* Is there anything to follow from a read that has brought its model up to date? */
+static bool read_tells(const struct chipset *c, const struct model_ports *m, uint64_t now)
+{
+    return !m->looks || chipset_part_due(c, m->part, now);
+}
 
 /* The other ports that do not move; the first that fits. */
 static const struct {
@@ -117,7 +124,8 @@ static enum emu_status model_access(struct vcpu *v, enum port_owner owner, uint1
         *value = m->read(&d->chipset, now, m->offset + offset, size);
     if (owner == OWNER_UART)
         domain_console_exchange(d, now);
-    chipset_update(d, now, m->part);
+    if (write || read_tells(&d->chipset, m, now))
+        chipset_update(d, now, m->part);
     spin_unlock(&d->chipset.lock);
     return status;
 }
@@ -241,14 +249,17 @@ static void ioapic_access(struct domain *d, unsigned offset, unsigned size, bool
 {
     struct chipset *c = &d->chipset;
     uint64_t now;
+    bool due;
 
     spin_lock(&c->lock);
     now = vtime_master(&d->time);
+    due = vioapic_deadline(&c->vioapic) <= now;
     if (write)
         vioapic_write(&c->vioapic, now, offset, size, *value);
     else
         *value = vioapic_read(&c->vioapic, now, offset, size);
-    chipset_update(d, now, PART_IOAPIC);
+    if (write || due)
+        chipset_update(d, now, PART_IOAPIC);
     spin_unlock(&c->lock);
 }
 

@@ -157,12 +157,13 @@ bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
     if (is_vlapic(msr)) {
         uint64_t now = vtime_tsc(&v->domain->time);
         unsigned reg = (msr - MSR_X2APIC_FIRST) * 16; /* of the other MSRs none */
+        uint64_t base = v->vlapic.apic_base;
 
         if (!value)
             inject_ended(v, reg, now);
         if (!vlapic_msr_write(&v->vlapic, now, msr, value))
             return false;
-        if (msr == MSR_APIC_BASE)
+        if (v->vlapic.apic_base != base)
             vcpu_forget_walks(v); /* its page may lie over RAM now, or no longer */
         inject_sent(v, reg, value, now);
         fabric_take_apic_output(v);

@@ -15,6 +15,7 @@
 
 #define SLICE_US 2000u
 #define URGENT_US 20u
+#define SAVED_US 100u
 #define LEAST_US 5u
 #define CREDIT_US 4000u
 #define SPREAD_US 20000u
@@ -146,13 +147,23 @@ void sched_ran(struct hvm_pcpu *p, struct vcpu *v)
     p->least_had = least > p->least_had ? least : p->least_had;
 }
 
-/* Who was not urgent for long saves no more than a slice up of that, too. */
+/* Who was not urgent for long saves little of it up. */
+static int64_t urgent_had_from_now(const struct vcpu *v)
+{
+    int64_t least = hvm_pcpus[v->place.cpu]->urgent_had - ticks_of(SAVED_US);
+
+    return v->turn.urgent_had > least ? v->turn.urgent_had : least;
+}
+
+bool sched_comes_before(const struct vcpu *v, const struct vcpu *than)
+{
+    return v->domain != than->domain && v->turn.had - than->turn.had < ticks_of(CREDIT_US) &&
+           urgent_had_from_now(v) < than->turn.urgent_had;
+}
+
 void sched_urge(struct vcpu *v)
 {
-    int64_t least = hvm_pcpus[v->place.cpu]->urgent_had - ticks_of(SLICE_US);
-
-    if (v->turn.urgent_had < least)
-        v->turn.urgent_had = least;
+    v->turn.urgent_had = urgent_had_from_now(v);
     v->turn.urgent_until = v->turn.had + ticks_of(URGENT_US);
 }
 
@@ -211,6 +222,7 @@ void sched_add(struct vcpu *v, unsigned cpu)
     for (unsigned i = 0; i < pcpu_count && local == NO_PLACE; i++) /* others move */
         local = take_place(hvm_pcpus[cpu = i]);
     BUG_ON(local == NO_PLACE); /* sched_room() has counted them */
+    v->turn.urgent_had = hvm_pcpus[cpu]->urgent_had; /* who is new has saved nothing up */
     settle(v, (struct place){cpu, local});
 }
 

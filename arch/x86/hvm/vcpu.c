@@ -12,6 +12,7 @@ static void timer_expired(struct deadline *deadline)
         sched_wake(v);
     else
         sched_urge(v);
+    hvm_be_quiet(v, vtime_host_of_tsc(&v->domain->time, vlapic_deadline(&v->vlapic)));
 }
 
 /* The local APIC's next expiry, or its next tick that is owed, as a deadline of this pCPU; one that has passed is taken at
@@ -57,7 +58,7 @@ bool vcpu_prepare(struct vcpu *v)
 {
     struct hvm_pcpu *p = this_hvm();
 
-    if (hvm_called(p))
+    if (hvm_called(p) && !p->quiet_until)
         return false;
     vcpu_drain(v);
     /* A read of the APIC may have seen its tick before the host's timer came. */
@@ -254,5 +255,8 @@ void vcpu_init(struct vcpu *v, struct domain *d, unsigned id)
     v->emu.regs.pdpte_accessed = cpu_features.on_tcg;
     v->latency.ledger = d->latency;
     deadline_init(&v->deadline, timer_expired);
+    v->deadline.owner = v;
+    if (id == 0)
+        d->chipset.deadline.owner = v; /* at home with it */
     ticks_init(&v->ticks, ticks_policy(d->header.ticks, METRONOME_TICKS_OF_LAPIC));
 }

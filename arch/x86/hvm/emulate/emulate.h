@@ -157,6 +157,7 @@ struct emu {
     void *ctx;
     struct emu_exception exception;   /* out, with EMU_EXCEPTION */
     struct emu_insn insn;             /* out: what ran */
+    const uint8_t *code;              /* out: where in RAM its bytes are; NULL where fewer than four are in one piece */
     uint64_t ram_generation;          /* in: another one whenever ram_page() may answer otherwise for any page; 0: walks are not kept */
     struct emu_memo memo[2][EMU_MEMOS];
     uint32_t budget;                  /* most REP iterations per call (at least 1); RIP stays while REP is unfinished */

@@ -47,6 +47,8 @@ enum emu_status emu_fetch(struct emu *e, uint8_t bytes[15], unsigned *n)
         part = PAGE_BYTES - (unsigned)(gpa & PAGE_OFFSET);
         if (part > room - *n)
             part = room - *n;
+        if (!*n)
+            e->code = part >= 4 ? page + (gpa & PAGE_OFFSET) : NULL;
         __builtin_memcpy(bytes + *n, page + (gpa & PAGE_OFFSET), part);
         *n += part;
     }

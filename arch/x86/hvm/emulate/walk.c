@@ -200,7 +200,8 @@ static uint64_t leaf_address(const struct walk *w, uint64_t linear)
 
 static struct emu_memo *memo_of(struct emu *e, uint64_t linear, unsigned access)
 {
-    return &e->memo[!(access & EMU_FETCH)][(linear >> 12) % EMU_MEMOS];
+    /* Devices' pages are far apart, by round numbers. */
+    return &e->memo[!(access & EMU_FETCH)][(linear >> 12 ^ linear >> 20) % EMU_MEMOS];
 }
 
 static uint32_t memo_access(const struct emu_regs *r, unsigned access)

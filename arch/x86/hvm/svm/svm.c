@@ -273,10 +273,41 @@ void svm_load_regs(struct vcpu *v)
         __asm__ volatile("rdpkru" : "=a"(r->pkru) : "c"(0) : "edx");
 }
 
-/* Saved at every exit that an instruction makes by an intercept of its own. */
+static struct skipped *skipped_at(const struct vcpu *v, uint64_t rip)
+{
+    return &v->vendor->skipped[(rip ^ rip >> 5) % SKIPPED];
+}
+
+static uint32_t four_bytes(const uint8_t *at)
+{
+    uint32_t bytes;
+
+    __builtin_memcpy(&bytes, at, sizeof(bytes));
+    return bytes;
+}
+
+/* Saved at every exit that an instruction makes by an intercept of its own, or known from the last time. */
 static uint64_t svm_next_rip(const struct vcpu *v)
 {
-    return cpu_features.nrips ? vmcb_of(v)->next_rip : 0;
+    const struct vmcb *c = vmcb_of(v);
+    const struct skipped *s = skipped_at(v, c->rip);
+
+    if (cpu_features.nrips)
+        return c->next_rip;
+    if (s->rip != c->rip || s->exitcode != (uint32_t)c->exitcode || s->cr3 != c->cr3 || s->cs_base != c->cs.base ||
+        s->generation != __atomic_load_n(&v->domain->p2m.generation, __ATOMIC_RELAXED) || four_bytes(s->code) != s->bytes)
+        return 0;
+    return s->next;
+}
+
+static void svm_skipped(struct vcpu *v)
+{
+    const struct vmcb *c = vmcb_of(v);
+    const uint8_t *code = v->emu.code;
+
+    if (code && v->emu.insn.length <= sizeof(uint32_t))
+        *skipped_at(v, c->rip) = (struct skipped){c->rip, c->cs.base, c->cr3, v->emu.ram_generation, v->emu.regs.rip, code,
+                                                  (uint32_t)c->exitcode, four_bytes(code)};
 }
 
 /* ---- Entering ---- */
@@ -433,7 +464,7 @@ static void svm_let_in(struct vcpu *v)
     p->handled = v;
     p->off_since = rdtsc();
     vmload(v->vendor->vmcb_physical);
-    if (hvm_called(p) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED))
+    if (!p->quiet_until && (hvm_called(p) || __atomic_load_n(&v->posted.on, __ATOMIC_RELAXED)))
         ipi_send(this_cpu()->id, VECTOR_KICK);
 }
 
@@ -526,6 +557,7 @@ const struct vendor_ops svm_ops = {
     .let_in = svm_let_in,
     .load_regs = svm_load_regs,
     .next_rip = svm_next_rip,
+    .skipped = svm_skipped,
     .set_cr2 = svm_set_cr2,
     .get_efer = svm_get_efer,
     .set_efer = svm_set_efer,

@@ -8,6 +8,18 @@
 #include "loader/loader.h"
 #include "svm/vmcb.h"
 
+/*
+ * What was found out about an instruction that exits, for CPUs that do not save the next RIP. It holds while the same bytes are in the
+ * same place and the same exit comes from the same address: a page that the guest maps anew there, with the same kind of instruction
+ * behind other prefixes, is not told from the old one.
+ */
+struct skipped {
+    uint64_t rip, cs_base, cr3, generation, next; /* of the p2m: where `code` is may have changed */
+    const uint8_t *code;
+    uint32_t exitcode, bytes;
+};
+#define SKIPPED 32u
+
 struct vendor_state {
     struct vmcb *vmcb;
     uint64_t vmcb_physical;
@@ -20,6 +32,7 @@ struct vendor_state {
     bool leave;          /* this entry is to be left at once */
     bool at_rest;        /* the last entry injected nothing, and the VMCB asks for no exit on account of an event */
     bool flush;          /* its translations on this pCPU are stale */
+    struct skipped skipped[SKIPPED];
 };
 
 static inline struct vmcb *vmcb_of(const struct vcpu *v)

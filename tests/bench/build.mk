@@ -1,4 +1,4 @@
-# Benchmarks: printed, and left in build/bench. The peer's image is made when one needs it (tests/bench/make-peer).
+# Benchmarks: printed, and left in build/bench. The peers' images are made when one needs them (tests/bench/make-peer).
 
 .PHONY: bench bench-jitter bench-micro bench-scale bench-self bench-wall
 bench: bench-micro bench-scale bench-jitter
@@ -10,7 +10,7 @@ bench-jitter: all guests images
 bench-self: all guests images
 	tests/bench/micro.py self
 
-# The same beside KVM, in instructions; and in time, with a device model and a second vCPU.
+# The same beside KVM and Xen, in instructions; and beside KVM in time, with a device model and a second vCPU.
 bench-micro: all guests images
 	tests/bench/micro.py compare
 bench-wall: all guests images

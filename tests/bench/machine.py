@@ -1,5 +1,5 @@
 """
-The machines in which benchmarks run: Metronome with guests from boot modules, and KVM, the peer, in the same outer QEMU. One outer
+The machines in which benchmarks run: Metronome with guests from boot modules, and its peers, KVM and Xen, in the same outer QEMU. One outer
 CPU, and time by executed instructions: a TSC tick is one, and the same run is the same to the byte.
 """
 import os
@@ -13,7 +13,8 @@ OUTER = ("qemu-system-x86_64 -accel tcg -cpu max -nodefaults -display none -no-r
          "-icount shift=0,sleep=off").split()
 OUTER_TIMED = "qemu-system-x86_64 -nodefaults -display none -no-reboot -serial stdio".split()
 VMLINUZ = BUILD + "/images/vmlinuz"
-PEER = BUILD + "/bench/peer/initrd"
+PEERS = BUILD + "/bench/peer"
+XEN_CPU = "EPYC,+svm,+npt,-smap,-monitor"
 PEER_TRIES = 3  # with icount a Linux hung in 3 of 22 boots
 INNER = ("qemu-system-x86_64 -machine pc,accel=kvm -cpu qemu64,+x2apic,+tsc-deadline -nodefaults -display none -no-reboot "
          "-global hpet.msi=on -device isa-debug-exit,iobase=0xf4,iosize=4")
@@ -86,23 +87,42 @@ def timed():
     return OUTER_TIMED + (["-accel", "kvm", "-cpu", "host"] if nests() else ["-accel", "tcg,thread=single", "-cpu", "max"])
 
 
-def kvm(script, files, limit, log, enough="peer: run status", outer=OUTER):
-    """Runs a shell script on Linux with KVM. A run that hangs behind `enough` has what it printed until then."""
-    if not os.path.exists(PEER):
-        subprocess.run([ROOT + "/tests/bench/make-peer"], check=True)
+def kvm_machine(outer, initrd):
+    return outer + ["-machine", "q35", "-m", "2048", "-kernel", VMLINUZ, "-initrd", initrd,
+                    "-append", "console=ttyS0 nokaslr quiet panic=-1"]
+
+
+def xen_machine(outer, initrd):
+    """In this outer QEMU Xen needs a CPU without SMAP and MONITOR."""
+    return [XEN_CPU if word == "max" else word for word in outer] + [
+        "-machine", "q35", "-m", "3072", "-kernel", PEERS + "/xen", "-initrd", "%s console=hvc0 nokaslr quiet panic=-1,%s" % (VMLINUZ, initrd),
+        "-append", "console=com1 com1=115200,8n1 dom0_mem=1536M dom0_max_vcpus=1 loglvl=warning guest_loglvl=none"]
+
+
+MACHINES = {"kvm": kvm_machine, "xen": xen_machine}
+
+
+def peer(kind, script, files, limit, log, enough="peer: run status", outer=OUTER):
+    """Runs a shell script on Linux with KVM or in Xen's dom0. A run that hangs behind `enough` has what it printed until then."""
+    image = "%s/%s-initrd" % (PEERS, kind)
+    if not os.path.exists(image):
+        subprocess.run([ROOT + "/tests/bench/make-peer", kind], check=True)
     with tempfile.NamedTemporaryFile(prefix="metronome-bench.") as initrd:
-        with open(PEER, "rb") as f:
+        with open(image, "rb") as f:
             initrd.write(f.read())
-        initrd.write(archive(dict(files, run=script)))
+        initrd.write(archive(dict(files, **{"run.sh": script})))
         initrd.flush()
-        command = outer + ["-machine", "q35", "-m", "2048", "-seed", "1", "-rtc", "clock=vm", "-kernel", VMLINUZ, "-initrd", initrd.name,
-                           "-append", "console=ttyS0 nokaslr quiet panic=-1"]
+        command = MACHINES[kind](outer, initrd.name) + ["-seed", "1", "-rtc", "clock=vm"]
         for _ in range(PEER_TRIES):
             if output_of(command, limit, log) is None:
                 progress("the peer's Linux hung")
             if enough in log_text(log):
                 return log_text(log)
-    raise Failure("KVM: not done in %d s, %d times" % (limit, PEER_TRIES))
+    raise Failure("%s: not done in %d s, %d times" % (kind, limit, PEER_TRIES))
+
+
+def kvm(*arguments, **options):
+    return peer("kvm", *arguments, **options)
 
 
 def versions():

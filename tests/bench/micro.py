@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """
-What each operation costs a guest: tests/guest/bench, the same image on Metronome and on its peer in the same outer QEMU.
+What each operation costs a guest: tests/guest/bench, the same image on Metronome and on its peers in the same outer QEMU.
 
     micro.py self       Metronome alone, in instructions, each figure beside its goal; ends with 1 when one is missed
-    micro.py compare    beside KVM, in instructions
+    micro.py compare    beside KVM and Xen, in instructions
     micro.py wall       beside KVM, in ns: what the machine really takes, which means something with AMD-V that is not emulated
 
 Instructions are counted by the TSC: in the outer machine a tick is one that was executed (-icount), so that the same build always
@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from machine import BUILD, Failure, INNER, ROOT, kvm, metronome, nests, output_of, progress, timed, versions  # noqa: E402
+from machine import BUILD, Failure, INNER, ROOT, kvm, metronome, nests, output_of, peer, progress, timed, versions  # noqa: E402
 from profile import COSTLY, GUEST, Image, by_function, profiles  # noqa: E402
 
 LIMIT = 600
@@ -50,9 +50,12 @@ def ours(samples, words="", options="", log="micro"):
 
 
 def work(span, image):
-    """A span without what waits in it for a due moment: from the first instruction of hvm_await() to its last."""
-    inside = [i for i, a in enumerate(span) if "hvm_await" in by_function([a], image.functions)]
-    return span[:inside[0]] + span[inside[-1] + 1:] if inside else span
+    """A span without what waits in it for a due moment: from the first instruction of each function that does to its last."""
+    names = [next(iter(by_function([a], image.functions))) for a in span]
+    for waiter in {n for n in names if n.startswith("hvm_await")}:
+        first, last = names.index(waiter), len(names) - names[::-1].index(waiter)
+        del span[first:last], names[first:last]
+    return span
 
 
 def costs(image):
@@ -60,7 +63,7 @@ def costs(image):
     found = {}
     for name, spans in profiles(image):
         fired = [i for i, s in enumerate(spans) if "timer_interrupt" in by_function(s, image.functions)]
-        works = [work(s, image) for s in spans[fired[0] if fired else 0:]]
+        works = [work(list(s), image) for s in spans[fired[0] if fired else 0:]]
         every = [image.count_costly(w) for w in works]
         found[name] = {"exits": [len(w) for w in works], "costly": {k: sum(c[k] for c in every) for k in COSTLY}}
     return found
@@ -129,15 +132,47 @@ def on_kvm(words, machine="", **options):
     return output
 
 
-def compare_table(title, columns, digits, counted):
-    """Medians side by side, the last column the peer's by ours."""
-    (_, mine), (peer, theirs) = columns.items()
-    row(title, *columns, peer + " by ours", *(COSTLY if counted else []))
-    for name in [n for n in dict.fromkeys([*mine, *theirs]) if n != "nothing"]:
-        both = [c.get(name, {}).get("p50") for c in (mine, theirs)]
+XEN_GUEST = """name = "bench"
+type = "hvm"
+memory = 64
+vcpus = %d
+tsc_mode = "native"
+hpet = 1
+vga = "none"
+vnc = 0
+serial = "file:/dev/hvc0"
+boot = "d"
+on_poweroff = "destroy"
+on_reboot = "destroy"
+on_crash = "destroy"
+disk = [ "/guest/bench.iso,raw,hdc,cdrom", "/guest/disk,raw,hda,w,backendtype=qdisk" ]
+"""
+
+
+def make_iso(words):
+    iso = BUILD + "/bench/micro.iso"
+    subprocess.run([ROOT + "/arch/x86/boot/make-iso", iso, GUEST, "-k", "multiboot", "-a", words], check=True)
+    return iso
+
+
+def on_xen(words, vcpus=1, **options):
+    """The guest as an HVM guest of Xen, from a CD. What it prints goes through dom0's console, between the figures."""
+    files = {"guest/bench.iso": make_iso(words), "guest/disk": disk(), "guest/cfg": XEN_GUEST % vcpus}
+    return peer("xen", "xl create -F /guest/cfg\n", files, LIMIT, "micro-xen", "guest: 1 passed", **options)
+
+
+def ratio(mine, theirs):
+    return "%.2f" % (theirs / mine) if mine and theirs and mine > 0 else ""
+
+
+def compare_table(title, columns, counted):
+    """Medians side by side, and each peer's by ours."""
+    mine, *peers = columns.values()
+    row(title, *columns, *[who + " by ours" for who in list(columns)[1:]], *(COSTLY if counted else []))
+    for name in [n for n in dict.fromkeys(n for c in columns.values() for n in c) if n != "nothing"]:
+        medians = [c.get(name, {}).get("p50") for c in (mine, *peers)]
         costly = counted[name]["costly"].values() if name in counted and "per tick" not in name else []
-        row(name, *["-" if v is None else "%.*f" % (digits, v) for v in both],
-            "%.2f" % (both[1] / both[0]) if None not in both and both[0] > 0 else "", *costly)
+        row(name, *["-" if v is None else "%.0f" % v for v in medians], *[ratio(medians[0], v) for v in medians[1:]], *costly)
 
 
 def conclude(name, title, unit, columns, skipped, **more):
@@ -152,14 +187,14 @@ def conclude(name, title, unit, columns, skipped, **more):
 
 def run_compare(options):
     progress("Metronome")
-    found, skipped = ours(options.samples)
+    columns, skipped = {}, {}
+    columns["Metronome"], skipped["Metronome"] = ours(options.samples)
     counted = costs(Image(os.path.join(BUILD, "metronome.elf64")))
-    progress("KVM")
-    peer, peer_skipped = figures(on_kvm("hz=1000000000 samples=%d" % options.samples), whole=False)
-    columns = {"Metronome": found, "KVM": peer}
-    compare_table("instructions, medians", columns, 0, counted)
-    return conclude("micro", "Instructions of each operation, medians", "instructions", columns,
-                    {"Metronome": skipped, "KVM": peer_skipped}, profile=counted)
+    for who, run in (("KVM", on_kvm), ("Xen", on_xen)):
+        progress(who)
+        columns[who], skipped[who] = figures(run("hz=1000000000 samples=%d" % options.samples), whole=False)
+    compare_table("instructions, medians", columns, counted)
+    return conclude("micro", "Instructions of each operation, medians", "instructions", columns, skipped, profile=counted)
 
 
 def in_ns(output):
@@ -171,8 +206,7 @@ def in_ns(output):
 
 def hosted(words):
     """On Metronome with a device model, as users run it: the guest boots from a CD, and has a disk."""
-    iso = BUILD + "/bench/micro.iso"
-    subprocess.run([ROOT + "/arch/x86/boot/make-iso", iso, GUEST, "-k", "multiboot", "-a", words], check=True)
+    iso = make_iso(words)
     with tempfile.TemporaryDirectory(prefix="metronome-bench.") as folder:
         os.environ["METRONOME_RUNTIME_DIR"] = folder
         command = [BUILD + "/metronome", "run", "--cdrom", iso, "--disk", disk() + ",raw,hda", "--memory", "64", "--vcpus", "2"]
@@ -191,7 +225,7 @@ def run_wall(options):
     progress("KVM")
     theirs, peer_skipped = in_ns(on_kvm(words, "-smp 2", outer=timed()))
     columns = {"Metronome": mine, "KVM": theirs}
-    compare_table("ns, medians", columns, 0, {})
+    compare_table("ns, medians", columns, {})
     return conclude("wall", "Time of each operation, medians", "ns", columns, {"Metronome": skipped, "KVM": peer_skipped})
 
 

@@ -3,6 +3,7 @@
 
 #define ROUNDS 200000u /* of the loop, two instructions each */
 #define TICKS 5u /* at least, for a figure */
+#define LIMIT_US 100000u
 #define HPET_PIN 20
 #define TICK 0x62u
 enum { HPET_CONFIG = 0x10, HPET_COUNTER = 0xf0, HPET_TIMER0 = 0x100, HPET_COMPARATOR0 = 0x108, TN_ENABLE = 4, TN_PERIODIC = 8, TN_SET = 64 };
@@ -36,12 +37,12 @@ static uint64_t per_tick(void)
 
     ticks = 0;
     sti();
-    while (ticks < TICKS) {
+    while (ticks < TICKS && rdtsc() - from < us(LIMIT_US)) {
         compute();
         without += alone;
     }
     cli();
-    return (uint64_t)((int64_t)(rdtsc() - from - without) / (int64_t)ticks);
+    return !ticks ? 0 : (uint64_t)((int64_t)(rdtsc() - from - without) / (int64_t)ticks);
 }
 
 static void end_level(void)
@@ -105,9 +106,11 @@ static void apic_storm(void)
 
 static void await_tick(void)
 {
+    uint64_t until = rdtsc() + us(LIMIT_US);
+
     ticks = 0;
     sti();
-    while (!ticks)
+    while (!ticks && rdtsc() < until)
         ;
     cli();
 }

@@ -230,19 +230,20 @@ def run_wall(options):
 
 
 def plot(title, unit, columns, path):
-    """Medians as bars, of those operations that everybody has."""
-    names = [n for n in next(iter(columns.values())) if n != "nothing" and all(n in c and c[n]["p50"] > 0 for c in columns.values())]
+    """Medians as bars; who has not measured an operation has none."""
+    bars = {who: {n: f["p50"] for n, f in c.items() if n != "nothing" and f["p50"] > 0} for who, c in columns.items()}
+    names = list(dict.fromkeys(n for c in bars.values() for n in c))
     script = ["set terminal pngcairo noenhanced size 1500,%d font 'sans,11'" % (120 + 26 * len(names)), "set output '%s'" % path,
               "set title '%s'" % title, "set logscale x", "set xlabel '%s'" % unit, "set grid x", "set key outside bottom horizontal",
               "set yrange [%g:-1] " % len(names), "set style fill solid 0.8", "set offsets 0,0,0,0",
               "set ytics (%s)" % ", ".join("'%s' %d" % (n.replace("'", "''"), i) for i, n in enumerate(names))]
-    low = min(c[n]["p50"] for c in columns.values() for n in names)
+    low = min(v for c in bars.values() for v in c.values())
     thick = 0.8 / len(columns)
     script.append("set xrange [%g:]" % (low / 2))
     script.append("plot " + ", ".join("'-' using 1:2:(%g):1:3:4 with boxxyerror title '%s'" % (low / 2, who) for who in columns))
-    for i, c in enumerate(columns.values()):
-        for y, n in enumerate(names):
-            script.append("%g %d %g %g" % (c[n]["p50"], y, y - 0.4 + i * thick, y - 0.4 + (i + 1) * thick))
+    for i, c in enumerate(bars.values()):
+        for y, n in [(y, n) for y, n in enumerate(names) if n in c]:
+            script.append("%g %d %g %g" % (c[n], y, y - 0.4 + i * thick, y - 0.4 + (i + 1) * thick))
         script.append("e")
     subprocess.run(["gnuplot"], input="\n".join(script).encode(), check=True)
 

@@ -428,6 +428,7 @@ static const struct kind kinds[ERRANDS] = {
     [ERRAND_ATTACH] = {begin_attach, .guest = ANY_GUEST},
     [ERRAND_LIST] = {begin_list},
     [ERRAND_LATENCY] = {begin_list, .guest = RUNNING_IF_NAMED, .file = true},
+    [ERRAND_FORGET_LATE] = {begin_command, .guest = RUNNING_GUEST, .command = METRONOME_CONTROL_FORGET_LATE},
     [ERRAND_INFO] = {begin_info, .needs_hypervisor = true},
     [ERRAND_UP] = {begin_up, .needs_hypervisor = true},
     [ERRAND_DOWN] = {begin_down, .gone = await_next},

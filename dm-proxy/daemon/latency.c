@@ -38,6 +38,41 @@ static void write_source(FILE *f, const struct metronome_histogram *of)
     }
 }
 
+#define LATE_KEYS(X) X(vcpu) X(vector) X(due) X(posted) X(entered) X(ticks)
+#define BEHIND_SOURCES "}, \"exit\": [\"rip\", \"left\", \"entered\", \"reason\", \"cpu\", \"other\", \"other_ticks\"], \"late\": ["
+
+/* In the host's TSC; those of a `reason` are numbered as in public/stats.h, `other` as by METRONOME_VCPU_ID(). */
+static void write_late(FILE *f, const struct metronome_late *l)
+{
+    fprintf(f, "\n  {\"source\": %" PRIu32, l->source);
+#define X(key) fprintf(f, ", \"" #key "\": %" PRIu64, (uint64_t)l->key);
+    LATE_KEYS(X)
+#undef X
+    fputs(", \"exits\": [", f);
+    for (unsigned i = 0; i < METRONOME_LATE_EXITS; i++) {
+        const struct metronome_exit_record *e = &l->exit[i];
+
+        fprintf(f, "%s[%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%u,%u,%u,%" PRIu32 "]", i ? "," : "", e->rip, e->left, e->entered, e->reason, e->cpu,
+                e->other, e->other_ticks);
+    }
+    fputs("]}", f);
+}
+
+static void write_all_late(FILE *f, const struct metronome_latency *l)
+{
+    const char *between = "";
+
+    for (unsigned i = 0; i < METRONOME_LATENCY_SOURCE_COUNT * METRONOME_LATE_KEPT; i++) {
+        const struct metronome_late *late = &l->late[0][0] + i;
+
+        if (!late->ticks)
+            continue;
+        fputs(between, f);
+        write_late(f, late);
+        between = ",";
+    }
+}
+
 bool latency_write(const struct metronome_latency *l, uint64_t tsc_hz, int cwd, const char *path)
 {
     int fd = openat(cwd, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -52,7 +87,9 @@ bool latency_write(const struct metronome_latency *l, uint64_t tsc_hz, int cwd, 
         write_source(f, l->of[source]);
         fputc('}', f);
     }
-    fputs("\n}}\n", f);
+    fputs("\n" BEHIND_SOURCES, f);
+    write_all_late(f, l);
+    fputs("\n]}\n", f);
     failed = ferror(f);
     return !fclose(f) && !failed;
 }
@@ -133,6 +170,51 @@ static bool read_source(FILE *f, struct metronome_histogram *of)
     return true;
 }
 
+static bool read_exit(FILE *f, struct metronome_exit_record *e)
+{
+    uint64_t value[7];
+
+    for (unsigned i = 0; i < 7; i++)
+        if (!take(f, i ? "," : "[") || !take_number(f, &value[i]))
+            return false;
+    *e = (struct metronome_exit_record){value[0], value[1], value[2], (uint8_t)value[3], (uint8_t)value[4], (uint16_t)value[5], (uint32_t)value[6]};
+    return take(f, "]");
+}
+
+/* Behind its brace. */
+static bool read_late(FILE *f, struct metronome_late *l)
+{
+    uint64_t value;
+
+#define X(key) \
+    if (!take(f, ", \"" #key "\":") || !take_number(f, &value)) \
+        return false; \
+    l->key = (__typeof__(l->key))value;
+    LATE_KEYS(X)
+#undef X
+    for (unsigned i = 0; i < METRONOME_LATE_EXITS; i++)
+        if (!take(f, i ? "," : ", \"exits\": [") || !read_exit(f, &l->exit[i]))
+            return false;
+    return take(f, "]}");
+}
+
+static bool read_all_late(FILE *f, struct metronome_latency *l)
+{
+    unsigned n[METRONOME_LATENCY_SOURCE_COUNT] = {0};
+    uint64_t source;
+
+    if (!take(f, BEHIND_SOURCES))
+        return false;
+    if (take_if(f, ']'))
+        return true;
+    do
+        if (!take(f, "{\"source\":") || !take_number(f, &source) || source >= METRONOME_LATENCY_SOURCE_COUNT ||
+            n[source] == METRONOME_LATE_KEPT || !read_late(f, &l->late[source][n[source]++]))
+            return false;
+    while (take_if(f, ','));
+    return take(f, "]");
+}
+
 static bool read_all(FILE *f, struct metronome_latency *l, uint64_t *tsc_hz)
 {
     if (!take(f, "{\"tsc_hz\":") || !take_number(f, tsc_hz) || !take(f, BEHIND_RATE))
@@ -140,7 +222,7 @@ static bool read_all(FILE *f, struct metronome_latency *l, uint64_t *tsc_hz)
     for (unsigned source = 0; source < METRONOME_LATENCY_SOURCE_COUNT; source++)
         if (!take_key(f, sources[source], source) || !take(f, "{") || !read_source(f, l->of[source]) || !take(f, "}"))
             return false;
-    return take(f, "}}");
+    return read_all_late(f, l) && take(f, "}");
 }
 
 bool latency_read(struct metronome_latency *l, uint64_t *tsc_hz, const char *path)

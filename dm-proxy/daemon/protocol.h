@@ -38,7 +38,7 @@
 #include "public/latency.h"
 #include "public/stats.h"
 
-#define PROTOCOL_VERSION  7
+#define PROTOCOL_VERSION  8
 #define REQUEST_MAX_BYTES 100000
 #define NAME_BYTES        64 /* of a guest's name, with the NUL */
 
@@ -146,6 +146,7 @@ enum errand_type {
     ERRAND_LIST,
     ERRAND_LATENCY, /* with a descriptor: a file in memory that takes a struct metronome_latency for each guest that is told of. Of
                      * one guest, or without a name of all that have one */
+    ERRAND_FORGET_LATE, /* METRONOME_CONTROL_FORGET_LATE */
     ERRAND_INFO,
     ERRAND_UP,   /* the hypervisor stays without guests; done when it takes some */
     ERRAND_DOWN, /* it ends */

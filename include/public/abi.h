@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define METRONOME_ABI_VERSION 4u
+#define METRONOME_ABI_VERSION 5u
 
 #define METRONOME_PEER_HYPERVISOR 0u
 #define METRONOME_PEER_DOM0 1u

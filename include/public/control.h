@@ -15,8 +15,8 @@
 #define METRONOME_CONTROL_COMMANDS 0x1000u    /* struct metronome_command_ring, daemon to hypervisor */
 #define METRONOME_CONTROL_COMPLETIONS 0x4000u /* struct metronome_completion_ring, the answers */
 #define METRONOME_CONTROL_SLOTS 0x8000u       /* struct metronome_slot_status[METRONOME_MAX_SLOTS] */
-#define METRONOME_CONTROL_LATENCY 0x100000u   /* struct metronome_latency[METRONOME_MAX_SLOTS]: of each one's last domain */
-#define METRONOME_CONTROL_TRACE 0x2000000u    /* struct metronome_trace, to the end */
+#define METRONOME_CONTROL_LATENCY 0x200000u   /* struct metronome_latency[METRONOME_MAX_SLOTS]: of each one's last domain */
+#define METRONOME_CONTROL_TRACE 0x2200000u    /* struct metronome_trace, to the end */
 #define METRONOME_CONTROL_BYTES 0x4000000u    /* size of the control device's memory */
 
 /*
@@ -86,6 +86,7 @@ enum metronome_control_op {
     METRONOME_CONTROL_SAVE,         /* of a paused domain, whose time stands still: its state to METRONOME_DOMAIN_STATE */
     METRONOME_CONTROL_RESTORE,      /* as CREATE, from the state there. args[1]: seconds to put the RTC forward;
                                      * args[2]: METRONOME_RESTORE_* */
+    METRONOME_CONTROL_FORGET_LATE,  /* the latest interrupts kept so far; later ones are kept */
     METRONOME_CONTROL_SET_TRACE,    /* args[1]: the mask of events to trace; of the hypervisor, whatever the slot */
 };
 

@@ -22,6 +22,7 @@
 
 /* X(NAME, key) */
 #define METRONOME_LATENCY_STAGES(X) \
+    X(EXIT, "exit-entered")   /* from the exit behind which it is injected to that entry; not behind HLT, where the guest waits */ \
     X(DUE, "due-entered")       /* timers: from the moment at which the interrupt should come to the entry that injects it */ \
     X(POSTED, "posted-entered") /* from the post to a local APIC, or the rise of the PIC's INT, to that entry */ \
     X(AGAIN, "entered-again")   /* only those whose delivery an exit interrupted: from that entry to the one that repeats it */ \
@@ -43,11 +44,41 @@ struct metronome_histogram {
     uint64_t count[METRONOME_LATENCY_BUCKETS];
 };
 
+/* An exit and what became of it, in the host's TSC. */
+struct metronome_exit_record {
+    uint64_t rip;
+    uint64_t left, entered; /* `left` is 0: none; the entry without what it waits for a deadline */
+    uint8_t reason;         /* enum metronome_exit_reason */
+    uint8_t cpu;            /* that it left */
+    uint16_t other;         /* METRONOME_VCPU_ID() of the vCPU that had the CPU right before this one was picked for the entry; 0: none */
+    uint32_t other_ticks;   /* for how long others had it, without a pause */
+};
+METRONOME_ABI_SIZE(struct metronome_exit_record, 32);
+
+#define METRONOME_VCPU_ID(slot, vcpu) (1u + (slot) * METRONOME_MAX_VCPUS + (vcpu))
+
+#define METRONOME_LATE_EXITS 32u
+#define METRONOME_LATE_KEPT 4u
+
+/* One of the latest interrupts of a source, and the exits before it. A copy from start to end is whole if begun == done. */
+struct metronome_late {
+    uint32_t done;
+    uint32_t source, vcpu, vector;
+    uint64_t due, posted, entered; /* in the host's TSC; `due` is 0: not known, or there is no such moment */
+    uint64_t ticks;                /* from due, else from posted, to entered. 0: none is kept here */
+    struct metronome_exit_record exit[METRONOME_LATE_EXITS]; /* the oldest first; the last one is that behind which it was injected */
+    uint32_t zero;
+    uint32_t begun;
+};
+METRONOME_ABI_SIZE(struct metronome_late, 16 + 32 + 32 * 32 + 8);
+
 /* Of a domain. */
 struct metronome_latency {
     struct metronome_histogram of[METRONOME_LATENCY_SOURCE_COUNT][METRONOME_LATENCY_STAGE_COUNT];
+    struct metronome_late late[METRONOME_LATENCY_SOURCE_COUNT][METRONOME_LATE_KEPT]; /* in no order */
+    uint64_t zero[3004];
 };
-METRONOME_ABI_SIZE(struct metronome_latency, 7 * 4 * 57 * 128 * 8);
+METRONOME_ABI_SIZE(struct metronome_latency, 0x200000);
 
 static inline unsigned metronome_latency_bucket(uint64_t ticks)
 {

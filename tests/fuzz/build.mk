@@ -27,7 +27,7 @@ $(B)/fuzz/fuzz_loader: $(call fuzz_objects,tests/fuzz/fuzz_loader.c $(wildcard a
 
 
 # The core on a simulated CPU (tests/unit/fabric_machine.h includes hvm.c), and what it calls.
-SIMULATED_CORE := $(patsubst %,arch/x86/hvm/%.c,console control cpuid domain exit fabric inject io ioreq message msr plan post sched slot state tracing vcpu vtime work) \
+SIMULATED_CORE := $(patsubst %,arch/x86/hvm/%.c,console control cpuid domain exit fabric flight inject io ioreq message msr plan post sched slot state tracing vcpu vtime work) \
 	arch/x86/mm/p2m.c common/trace.c
 FUZZ_CORE := $(patsubst %,$(B)/fuzz/core/%.o,$(SIMULATED_CORE) tests/fuzz/fuzz_fabric.c)
 FUZZ_PURE := common/deadline.c $(FIRMWARE_SRC) $(wildcard $(foreach d,$(FUZZ_MODELS) emulate loader ticks latency,arch/x86/hvm/$(d)/*.c))

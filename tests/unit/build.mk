@@ -53,7 +53,7 @@ $(B)/unit/test_trace: private UNIT_CFLAGS += -include tests/unit/core_cpu.h
 LIBS_test_trace := -pthread
 
 # With the pCPUs' loop (which the test includes), vCPUs and domains as well.
-STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/plan hvm/vcpu hvm/work mm/p2m)
+STATES_OBJ := $(CORE_OBJ) $(patsubst %,$(B)/unit/core/arch/x86/%.c.o,hvm/domain hvm/flight hvm/plan hvm/vcpu hvm/work mm/p2m)
 STATES_TESTS := $(B)/unit/test_states $(B)/unit/test_post_stress
 $(STATES_TESTS): $(STATES_OBJ) arch/x86/hvm/hvm.c
 $(STATES_TESTS): private UNIT_CFLAGS += -include tests/unit/core_cpu.h -Wno-builtin-declaration-mismatch
@@ -92,6 +92,10 @@ LIBS_test_cpuid := $(LIBS_test_state)
 # The scheduler alone, on clocks.
 $(B)/unit/test_sched: arch/x86/hvm/sched.c
 $(B)/unit/test_sched: private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h
+
+# So is the flight recorder.
+$(B)/unit/test_flight: arch/x86/hvm/flight.c
+$(B)/unit/test_flight: private UNIT_CFLAGS += -include tests/unit/simulated_cpu.h
 
 .PHONY: unit
 unit: $(UNIT_TESTS)

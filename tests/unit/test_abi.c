@@ -111,7 +111,7 @@ static void test_control_layout(void **state)
     assert_true(METRONOME_CONTROL_COMMANDS + sizeof(struct metronome_command_ring) <= METRONOME_CONTROL_COMPLETIONS);
     assert_true(METRONOME_CONTROL_COMPLETIONS + sizeof(struct metronome_completion_ring) <= METRONOME_CONTROL_SLOTS);
     assert_true(METRONOME_CONTROL_SLOTS + METRONOME_MAX_SLOTS * sizeof(struct metronome_slot_status) <= METRONOME_CONTROL_LATENCY);
-    assert_true(METRONOME_CONTROL_LATENCY + METRONOME_MAX_SLOTS * sizeof(struct metronome_latency) <= METRONOME_CONTROL_BYTES);
+    assert_true(METRONOME_CONTROL_LATENCY + METRONOME_MAX_SLOTS * sizeof(struct metronome_latency) <= METRONOME_CONTROL_TRACE);
     assert_true((unsigned)METRONOME_EXIT_COUNT <= sizeof(((struct metronome_stats *)0)->exits) / 8);
     assert_true((unsigned)METRONOME_INJECT_COUNT <= sizeof(((struct metronome_stats *)0)->injected) / 8);
 }

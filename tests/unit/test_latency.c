@@ -111,13 +111,15 @@ static void test_nothing_counted(void **state)
 
 static struct metronome_latency ledger, expected;
 static struct latency l;
+static uint64_t bar[METRONOME_LATENCY_SOURCE_COUNT];
 
 static int empty(void **state)
 {
     (void)state;
     memset(&ledger, 0, sizeof(ledger));
     memset(&expected, 0, sizeof(expected));
-    l = (struct latency){.ledger = &ledger};
+    memset(bar, 0xff, sizeof(bar));
+    l = (struct latency){.ledger = &ledger, .bar = bar};
     return 0;
 }
 
@@ -137,7 +139,7 @@ static void enter(uint8_t vector, unsigned how, uint64_t now)
         latency_again(&l, vector);
     else
         latency_acknowledged(&l, vector);
-    latency_entered(&l, now);
+    latency_entered(&l, 0, now);
     assert_int_equal(l.entering, 0);
 }
 
@@ -197,7 +199,7 @@ static void test_posted_again_before_the_entry(void **state)
     latency_posted(&l, 0x50, METRONOME_LATENCY_OF_PIT, 90, 100);
     latency_acknowledged(&l, 0x50);
     latency_posted(&l, 0x50, METRONOME_LATENCY_OF_PIT, 150, 150);
-    latency_entered(&l, 200);
+    latency_entered(&l, 0, 200);
     enter(0x50, LATENCY_INJECTED, 1000);
     expect(METRONOME_LATENCY_OF_PIT, METRONOME_LATENCY_POSTED, 100);
     expect(METRONOME_LATENCY_OF_PIT, METRONOME_LATENCY_DUE, 110);
@@ -246,6 +248,41 @@ static void test_posted_later_than_entered(void **state)
     expect_nothing_else();
 }
 
+/* Behind an exit; and none that is known of. */
+static void test_from_the_exit(void **state)
+{
+    (void)state;
+    latency_posted(&l, 0x31, METRONOME_LATENCY_OF_IPI, 0, 50);
+    latency_acknowledged(&l, 0x31);
+    latency_entered(&l, 140, 200);
+    latency_posted(&l, 0x31, METRONOME_LATENCY_OF_IPI, 0, 250);
+    enter(0x31, LATENCY_INJECTED, 260);
+    expect(METRONOME_LATENCY_OF_IPI, METRONOME_LATENCY_POSTED, 150);
+    expect(METRONOME_LATENCY_OF_IPI, METRONOME_LATENCY_EXIT, 60);
+    expect(METRONOME_LATENCY_OF_IPI, METRONOME_LATENCY_POSTED, 10);
+    expect_nothing_else();
+}
+
+/* What takes longer than the bar is to be kept: from its moment, where one is known, else from its post. */
+static void test_over_the_bar(void **state)
+{
+    (void)state;
+    bar[METRONOME_LATENCY_OF_PIT] = 100;
+    latency_posted(&l, 0x40, METRONOME_LATENCY_OF_PIT, 1000, 1050);
+    enter(0x40, LATENCY_INJECTED, 1100);
+    assert_int_equal(l.late, 0);
+    latency_posted(&l, 0x40, METRONOME_LATENCY_OF_PIT, 2000, 2050);
+    enter(0x40, LATENCY_INJECTED, 2101);
+    assert_true(l.late == 101 && l.late_source == METRONOME_LATENCY_OF_PIT && l.late_vector == 0x40);
+    l.late = 0;
+    latency_posted(&l, 0x41, METRONOME_LATENCY_OF_PIT, 0, 2050);
+    enter(0x41, LATENCY_INJECTED, 2150);
+    assert_int_equal(l.late, 0);
+    latency_posted(&l, 0x41, METRONOME_LATENCY_OF_IPI, 0, 2050); /* another source, another bar */
+    enter(0x41, LATENCY_INJECTED, 5000);
+    assert_int_equal(l.late, 0);
+}
+
 static void test_forgotten_but_what_is_still_posted(void **state)
 {
     const uint64_t kept[4] = {0, 1ull << 1, 0, 1ull << 63};
@@ -280,6 +317,8 @@ int main(void)
         cmocka_unit_test_setup(test_never_posted, empty),
         cmocka_unit_test_setup(test_injected_again, empty),
         cmocka_unit_test_setup(test_posted_later_than_entered, empty),
+        cmocka_unit_test_setup(test_from_the_exit, empty),
+        cmocka_unit_test_setup(test_over_the_bar, empty),
         cmocka_unit_test_setup(test_forgotten_but_what_is_still_posted, empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -185,6 +185,7 @@ static void new_machine(uint32_t choice)
     memset(&latency, 0, sizeof(latency));
     memset(injected, 0, sizeof(injected));
     vcpu.latency.ledger = &latency;
+    vcpu.latency.bar = d.late.bar;
     cpu.hvm = hvm_pcpus[0] = &hvm_cpu;
     pcpus[0] = test_cpu = &cpu;
     deadline_init(&hvm_cpu.slice, NULL);
@@ -256,7 +257,7 @@ static void enter(bool patient)
         unsigned kind = kind_of(i.vector);
 
         if (vcpu.latency.entering)
-            latency_entered(&vcpu.latency, now);
+            latency_entered(&vcpu.latency, 0, now);
         if (!i.valid || i.vector == SPURIOUS || i.vector == PIC_BASE + 7)
             return;
         if (kind >= KINDS) {

@@ -1,7 +1,6 @@
 /*
  * `metronome latency`: how long interrupts of running guests take, as a table, in JSON, or drawn.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -48,6 +47,7 @@ static const struct {
     unsigned stage;
     const char *text;
 } order[] = {
+    {METRONOME_LATENCY_EXIT, "exit to injected"},
     {METRONOME_LATENCY_DUE, "due to injected"},
     {METRONOME_LATENCY_POSTED, "posted to injected"},
     {METRONOME_LATENCY_AGAIN, "injected to injected again"},
@@ -286,15 +286,6 @@ static void take_arguments(int argc, char **argv)
         bad_input("--input: a file is in place of a guest, and nothing comes in it any more");
 }
 
-static int read_input(struct ledgers *l)
-{
-    *l = (struct ledgers){.n = 1, .of = calloc(1, sizeof *l->of)};
-    snprintf(l->guest[0].name, sizeof l->guest[0].name, "%s", wanted.input);
-    if (!l->of || !latency_read(l->of, &l->guest[0].tsc_hz, wanted.input))
-        bad_input("%s: %s", wanted.input, errno ? strerror(errno) : "is no file of `metronome run --latency`");
-    return EXIT_ENDED;
-}
-
 static void show(const struct ledgers *l)
 {
     if (wanted.json)
@@ -319,7 +310,7 @@ int latency_command(int argc, char **argv)
     int status;
 
     take_arguments(argc, argv);
-    status = wanted.input ? read_input(&l) : ledgers_take(&l, wanted.guest);
+    status = wanted.input ? ledgers_read(&l, wanted.input) : ledgers_take(&l, wanted.guest);
     if (status)
         return status;
     if (wanted.plot && l.n != 1)

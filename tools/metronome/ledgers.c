@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "daemon/latency.h"
 #include "errand.h"
 #include "ledgers.h"
 #include "run.h"
@@ -53,6 +54,16 @@ int ledgers_take(struct ledgers *l, const char *guest)
     if (daemon >= 0)
         close(daemon);
     return status;
+}
+
+int ledgers_read(struct ledgers *l, const char *path)
+{
+    *l = (struct ledgers){.n = 1, .of = calloc(1, sizeof *l->of)};
+    l->guest[0].slot = -1;
+    snprintf(l->guest[0].name, sizeof l->guest[0].name, "%s", path);
+    if (!l->of || !latency_read(l->of, &l->guest[0].tsc_hz, path))
+        bad_input("%s: %s", path, errno ? strerror(errno) : "is no file of `metronome run --latency`");
+    return EXIT_ENDED;
 }
 
 void ledgers_free(struct ledgers *l)

@@ -16,6 +16,8 @@ struct ledgers {
 
 /* Of one guest, or of all (NULL). Returns an exit status, having said why where it is not 0. */
 int ledgers_take(struct ledgers *l, const char *guest);
+/* From a file that latency_write() has made; ends by bad_input() where it is none. */
+int ledgers_read(struct ledgers *l, const char *path);
 void ledgers_free(struct ledgers *l);
 
 #endif

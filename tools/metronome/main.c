@@ -121,6 +121,7 @@ static const struct {
     {"info", info_command, "describes it"},
     {"top", top_command, "shows what guests do, again and again"},
     {"latency", latency_command, "shows how long interrupts take"},
+    {"why-late", why_late_command, "shows what made the latest ones late"},
     {"--help", help, "this text; behind a command, what it takes"},
     {"--version", version, "the version"},
     {"-h", help, NULL},

@@ -18,6 +18,7 @@
  *   facts.c     list and info
  *   up.c        up and down
  *   top.c       top
+ *   why_late.c  why-late
  *   latency.c   latency: ledgers.c has copies of what the hypervisor counts, plot.c draws
  *   deterministic.c  --deterministic: a run without daemon
  *   tracing.c   `metronome trace`
@@ -94,6 +95,9 @@ int info_command(int argc, char **argv);
 
 /* latency.c */
 int latency_command(int argc, char **argv);
+
+/* why_late.c */
+int why_late_command(int argc, char **argv);
 
 /* top.c */
 int top_command(int argc, char **argv);

@@ -251,6 +251,13 @@ static int op_nmi(struct slot *s, const struct metronome_command *c)
     return 0;
 }
 
+static int op_forget_late(struct slot *s, const struct metronome_command *c)
+{
+    (void)c;
+    flight_forget(s->domain);
+    return 0;
+}
+
 static int op_set_trace(struct slot *s, const struct metronome_command *c)
 {
     (void)s;
@@ -274,6 +281,7 @@ static const struct {
     [METRONOME_CONTROL_UNPAUSE] = {op_unpause, true},  [METRONOME_CONTROL_POWER_BUTTON] = {op_power_button, true},
     [METRONOME_CONTROL_RESET] = {op_reset, true},      [METRONOME_CONTROL_NMI] = {op_nmi, true},
     [METRONOME_CONTROL_SAVE] = {op_save, true},        [METRONOME_CONTROL_RESTORE] = {op_restore, false},
+    [METRONOME_CONTROL_FORGET_LATE] = {op_forget_late, true},
     [METRONOME_CONTROL_SET_TRACE] = {op_set_trace, false},
 };
 

@@ -392,6 +392,7 @@ static void poll_a_while(struct hvm_pcpu *p)
 static void idle(struct hvm_pcpu *p)
 {
     sched_idle(p, true);
+    flight_idles(p);
     if (p->io_waiting)
         poll_a_while(p);
     if (!has_work(p))
@@ -408,8 +409,10 @@ static void let_run(struct hvm_pcpu *p, struct vcpu *v)
         p->quiet_until = 0;
     if (sched_shared(p) && sched_surplus(p, &surplus, &to))
         hand_over(p, surplus, to);
+    flight_picked(p, v);
     vcpu_run(v);
     sched_ran(p, v);
+    flight_ran(p, v);
 }
 
 static void round(struct hvm_pcpu *p)
@@ -448,6 +451,7 @@ static struct hvm_pcpu *make_pcpu(unsigned id)
 
     BUG_ON(!p);
     p->id = id;
+    p->exit_begins = METRONOME_EXIT_OTHER | id << 8;
     p->timer_armed = DEADLINE_UNSET;
     p->advance = ADVANCE_MAX; /* the first entry waits for the rest, the next ones for less */
     p->breath_takes = UINT64_MAX;

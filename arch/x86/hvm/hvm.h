@@ -206,6 +206,26 @@ struct io_state {
     struct access log[ACCESS_LOG]; /* accesses of the instruction under emulation, for its next run */
 };
 
+/* ---- The flight recorder (flight.c): a vCPU's last exits, and the domain's latest interrupts with those before them. ---- */
+#define FLIGHT_EXITS 64u /* of which the last METRONOME_LATE_EXITS are kept: it has room for the exits until they are */
+
+struct flight {
+    struct metronome_exit_record exit[FLIGHT_EXITS];
+    uint32_t at;             /* in bytes, of the exit that is handled */
+    uint32_t late_at;        /* of the one behind which latency.late was injected */
+    uint64_t run_ticks;      /* the vCPU's count when it was picked */
+    uint64_t cpu_ticks;      /* that pCPU's ran_ticks when it was left */
+    uint32_t cpu;
+};
+
+/* The latest ones, as the shared copies have them. */
+struct late {
+    struct spinlock lock;
+    uint64_t ticks[METRONOME_LATENCY_SOURCE_COUNT][METRONOME_LATE_KEPT];
+    uint64_t bar[METRONOME_LATENCY_SOURCE_COUNT]; /* the least of them */
+    uint32_t writes;
+};
+
 struct vendor_state; /* svm's or vmx's own */
 
 #define DECODE_CACHE 64
@@ -244,6 +264,7 @@ struct vcpu {
     struct posted posted;
     struct vlapic vlapic;
     struct latency latency;
+    struct flight flight;
     unsigned id;                  /* index in the domain */
     struct place place;           /* for others: vcpu_place() */
     struct turn turn;
@@ -313,6 +334,7 @@ struct domain {
     struct chipset chipset;
     struct apic_map map;
     struct spinlock map_lock;
+    struct late late;
     struct metronome_latency *latency;     /* in the control device's memory; standalone: its own */
     struct metronome_domain_header header; /* our validated copy */
     bool has_dm, ready;
@@ -387,6 +409,9 @@ struct hvm_pcpu {
     volatile uint64_t spread_at;      /* and this, which others put off */
     struct deadline slice;            /* the end of the slice, while others wait for it */
     bool resched, yielded;
+    uint64_t ran_ticks, idle_ticks;   /* that vCPUs have run here, and had when there was none to run last */
+    uint32_t ran_last;                /* METRONOME_VCPU_ID() of the last one; 0: none has since then */
+    uint64_t exit_begins;             /* what an exit_record has behind its times at first */
     struct vcpu *traced;              /* who runs here, as the trace has it; NULL: nobody */
     uint32_t trace_settings;          /* and of which of its settings that is */
     struct vendor_pcpu *vendor;
@@ -469,12 +494,13 @@ void hvm_await(struct hvm_pcpu *p, struct vcpu *v, uint64_t until);
 void hvm_let_in(struct hvm_pcpu *p, bool halt);  /* interrupts, for a moment or until one comes */
 
 /* Interrupts are let in: what has gone since they went off counts, but for what is waited for on purpose. */
-static inline void off_ends(const struct hvm_pcpu *p, uint64_t *longest)
+static inline uint64_t off_ends(const struct hvm_pcpu *p, uint64_t *longest)
 {
-    uint64_t span = rdtsc() - p->off_since;
+    uint64_t now = rdtsc(), span = now - p->off_since;
 
     if (span > *longest)
         *longest = span;
+    return now;
 }
 
 /*
@@ -517,10 +543,37 @@ static inline bool hvm_called(const struct hvm_pcpu *p)
     return p->timer_fired || p->attention || p->resched || p->wake;
 }
 
-static inline void hvm_after_exit(struct vcpu *v)
+/* ---- flight.c ---- */
+static inline struct metronome_exit_record *flight_exit(struct flight *f, uint32_t at)
 {
-    this_hvm()->off_since = rdtsc();
-    v->off_longest = &v->counts.longest_off[METRONOME_EXIT_OTHER]; /* until the exit's reason is counted */
+    return (void *)((uint8_t *)f->exit + at);
+}
+static inline void flight_idles(struct hvm_pcpu *p)
+{
+    p->idle_ticks = p->ran_ticks;
+    p->ran_last = 0;
+}
+void flight_picked(const struct hvm_pcpu *p, struct vcpu *v);
+void flight_ran(struct hvm_pcpu *p, struct vcpu *v);
+void flight_forget(struct domain *d);
+
+static inline void hvm_after_exit(struct vcpu *v, uint64_t rip)
+{
+    struct metronome_exit_record *e = flight_exit(&v->flight, v->flight.at);
+    struct hvm_pcpu *p = this_hvm();
+    uint64_t now = rdtsc();
+
+    p->off_since = e->left = now;
+    e->rip = rip;
+    __builtin_memcpy(&e->reason, &p->exit_begins, sizeof(p->exit_begins)); /* one store */
+    v->off_longest = &v->counts.longest_off[METRONOME_EXIT_OTHER];         /* until the exit's reason is counted */
+}
+
+/* One of the latest: the exits before it are copied when the loop comes by. */
+static inline void flight_note(struct hvm_pcpu *p, struct vcpu *v)
+{
+    v->flight.late_at = v->flight.at;
+    p->resched = true;
 }
 
 /* `leave`: the guest leaves again at once, by a kick that is sent last: a breath would take it. */
@@ -528,13 +581,17 @@ static inline void hvm_before_entry(struct vcpu *v, bool leave)
 {
     struct hvm_pcpu *p = this_hvm();
     uint64_t until = held_until(v);
+    struct metronome_exit_record *e = flight_exit(&v->flight, v->flight.at);
 
     if (v->latency.entering) {
-        uint64_t now = rdtsc();
+        uint64_t now = rdtsc(), offset = v->domain->time.tsc_offset;
 
-        latency_entered(&v->latency, (now > until ? now : until) + v->domain->time.tsc_offset);
+        latency_entered(&v->latency, e->left && e->reason != METRONOME_EXIT_HLT ? e->left + offset : 0, (now > until ? now : until) + offset);
+        if (v->latency.late)
+            flight_note(p, v);
     }
-    off_ends(p, v->off_longest);
+    e->entered = off_ends(p, v->off_longest);
+    v->flight.at = (v->flight.at + sizeof(*e)) % sizeof(v->flight.exit);
     if (until | p->quiet_until)
         hvm_await(p, v, until);
     if (leave)
@@ -700,6 +757,7 @@ void exit_crash(struct vcpu *v, const char *format, ...) __attribute__((format(p
 static inline void count_exit(struct vcpu *v, enum metronome_exit_reason reason)
 {
     v->counts.exits[reason]++;
+    flight_exit(&v->flight, v->flight.at)->reason = (uint8_t)reason;
     v->off_longest = &v->counts.longest_off[reason];
 }
 

@@ -254,6 +254,7 @@ void vcpu_init(struct vcpu *v, struct domain *d, unsigned id)
     v->emu.regs.physical_bits = cpu_features.phys_bits;
     v->emu.regs.pdpte_accessed = cpu_features.on_tcg;
     v->latency.ledger = d->latency;
+    v->latency.bar = d->late.bar;
     deadline_init(&v->deadline, timer_expired);
     v->deadline.owner = v;
     if (id == 0)

@@ -9,6 +9,8 @@
  * than the interrupt, so no time is negative but by what CPUs' TSCs differ, and that counts as 0. They are in no
  * saved state: a restored domain begins without.
  *
+ * Of the latest interrupts of each source the exits before them are kept (flight.c): here it is said which are to be.
+ *
  * No locks, no clock, no callbacks: time is an argument, the domain's TSC, and never 0.
  */
 #ifndef METRONOME_LATENCY_H
@@ -29,8 +31,12 @@ enum { LATENCY_INJECTED = 0x100, LATENCY_AGAIN = 0x200 };
 
 struct latency {
     struct metronome_latency *ledger; /* the domain's */
+    const uint64_t *bar;              /* by source: those that take longer are kept */
     uint64_t entering;                /* what the entry to come injects: a vector and LATENCY_*; 0: nothing */
     uint64_t due, posted;             /* LATENCY_INJECTED: its stamp, which is free for the next one */
+    uint64_t late;                    /* of that one, if it is to be kept: how long it took; else 0 */
+    uint32_t late_source;
+    uint8_t late_vector;
     struct latency_stamp stamp[256];
 };
 
@@ -71,9 +77,10 @@ static inline void latency_again(struct latency *l, uint8_t vector)
     l->entering = vector | LATENCY_AGAIN;
 }
 
-static inline void latency_first_entry(struct latency *l, struct latency_stamp *s, uint64_t now)
+static inline void latency_first_entry(struct latency *l, struct latency_stamp *s, uint64_t left, uint64_t now)
 {
     struct metronome_histogram *of = l->ledger->of[s->serving];
+    uint64_t since = l->due ? l->due : l->posted;
 
     s->entered = 0;
     if (!l->posted)
@@ -82,6 +89,13 @@ static inline void latency_first_entry(struct latency *l, struct latency_stamp *
     latency_count(&of[METRONOME_LATENCY_POSTED], l->posted, now);
     if (l->due)
         latency_count(&of[METRONOME_LATENCY_DUE], l->due, now);
+    if (left)
+        latency_count(&of[METRONOME_LATENCY_EXIT], left, now);
+    if (now > since && now - since > __atomic_load_n(&l->bar[s->serving], __ATOMIC_RELAXED)) {
+        l->late = now - since;
+        l->late_source = s->serving;
+        l->late_vector = (uint8_t)(s - l->stamp);
+    }
 }
 
 static inline void latency_entered_again(struct latency *l, struct latency_stamp *s, uint64_t now)
@@ -92,8 +106,8 @@ static inline void latency_entered_again(struct latency *l, struct latency_stamp
     s->entered = now;
 }
 
-/* The entry begins; `entering` is not 0. */
-static inline void latency_entered(struct latency *l, uint64_t now)
+/* The entry begins; `entering` is not 0. `left`: when the guest was left; 0: that was long ago, as it waits in HLT. */
+static inline void latency_entered(struct latency *l, uint64_t left, uint64_t now)
 {
     uint64_t entering = l->entering;
     struct latency_stamp *s = &l->stamp[(uint8_t)entering];
@@ -102,7 +116,7 @@ static inline void latency_entered(struct latency *l, uint64_t now)
     if (entering & LATENCY_AGAIN)
         latency_entered_again(l, s, now);
     else
-        latency_first_entry(l, s, now);
+        latency_first_entry(l, s, left, now);
 }
 
 /* The vector's EOI. */

@@ -490,7 +490,7 @@ static void svm_run(struct vcpu *v)
         hvm_before_entry(v, s->leave);
         trace_put(TRACE_HVM_VMENTRY);
         svm_enter(v->emu.regs.gpr, s->vmcb_physical);
-        hvm_after_exit(v);
+        hvm_after_exit(v, s->vmcb->rip);
         after_exit(v);
         if (trace_on(TRACE_HVM_VMEXIT))
             trace_exit(vmcb_of(v));

@@ -155,6 +155,11 @@ interval: 'soon' is no number|top --interval soon
 interval: '0' is no number from 0.1|top --interval 0
 count: '0' is no number from 1|top --count 0
 top takes no arguments|top guest
+one guest at most|why-late one two
+'clock' is not pit, rtc|why-late --source clock
+is no file of|why-late -i good.img
+in place of a guest|why-late -i good.img --clear
+forgets all|why-late --clear --source pit
 'nonsense' is no class of events|trace -e sched,nonsense
 '-1' is no class of events|trace -e -1
 chooses no event|trace -e 0x80000

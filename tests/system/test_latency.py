@@ -102,7 +102,7 @@ def check_file(histograms, output):
         main = stages.get(SHOWN[source][1] + "-entered", [])
         ns = [int((at(main, rank) or 0) * 1e9 / histograms.get("tsc_hz", 1)) for rank in (500, 990, 999, 1000)]
         came = {"due-entered": 1000 if source != "ipi" else 0, "posted-entered": 1000, "entered-eoi": 1000}
-        ok = outside and ns == outside[1:] and n.pop("entered-again", -1) >= 0 and n == came
+        ok = outside and ns == outside[1:] and n.pop("entered-again", -1) >= 0 and 0 <= n.pop("exit-entered", -1) <= 1000 and n == came
         print("%s --latency FILE, %s: %s, %s" % ("ok" if ok else "not ok", source, n, ns))
 
 

@@ -155,7 +155,7 @@ def test_plot():
         wanted = {"local APIC timers", "local APIC timers: what came when", "50 %", "90 %", "99 %", "seconds", "interrupts", "time"}
         if not svg.rstrip().endswith("</svg>") or wanted - names:
             raise Failure("the drawing has no %s: %s" % (wanted - names, names))
-        if not any(text.endswith("injected: a?b, 2 s") for text in names):
+        if not any(re.search(r"injected: a\?b, [\d.]+ s$", text) for text in names):
             raise Failure("no title: %s" % names)
         curve = max((re.findall(r"([\d.]+),[\d.]+", d) for d in re.findall(r" d='(M[^']*)'", svg)), key=len)
         legend = min(x for x, _, text in found if text == "local APIC timers")

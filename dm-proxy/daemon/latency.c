@@ -52,8 +52,8 @@ static void write_late(FILE *f, const struct metronome_late *l)
     for (unsigned i = 0; i < METRONOME_LATE_EXITS; i++) {
         const struct metronome_exit_record *e = &l->exit[i];
 
-        fprintf(f, "%s[%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%u,%u,%u,%" PRIu32 "]", i ? "," : "", e->rip, e->left, e->entered, e->reason, e->cpu,
-                e->other, e->other_ticks);
+        fprintf(f, "%s[%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%u,%u,%u,%" PRIu32 "]", i ? "," : "", e->rip, e->left, e->entered,
+                e->reason, e->cpu, e->other, e->other_ticks);
     }
     fputs("]}", f);
 }
@@ -177,7 +177,8 @@ static bool read_exit(FILE *f, struct metronome_exit_record *e)
     for (unsigned i = 0; i < 7; i++)
         if (!take(f, i ? "," : "[") || !take_number(f, &value[i]))
             return false;
-    *e = (struct metronome_exit_record){value[0], value[1], value[2], (uint8_t)value[3], (uint8_t)value[4], (uint16_t)value[5], (uint32_t)value[6]};
+    *e = (struct metronome_exit_record){.rip = value[0], .left = value[1], .entered = value[2], .reason = (uint8_t)value[3],
+                                        .cpu = (uint8_t)value[4], .other = (uint16_t)value[5], .other_ticks = (uint32_t)value[6]};
     return take(f, "]");
 }
 

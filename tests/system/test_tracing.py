@@ -12,7 +12,7 @@ from lib import *
 from linux_guest import LinuxGuest, disk_with
 from xen_trace import *
 
-CONTROL_TRACE, MASK_OFFSET, RINGS_OFFSET, RING_BYTES = 0x2000000, 12, 64, 128
+CONTROL_TRACE, MASK_OFFSET, RINGS_OFFSET, RING_BYTES = 0x2200000, 12, 64, 128
 LENGTH = os.environ.get("METRONOME_TESTS", "test")
 
 

@@ -24,8 +24,8 @@ def deterministic(does):
 
 def instruction_at(rip):
     """In the guest, as it was linked."""
-    said = subprocess.run(["objdump", "-d", "--no-show-raw-insn", "--start-address=%d" % rip, "--stop-address=%d" % (rip + 15), LATE + ".64"],
-                          stdout=subprocess.PIPE, check=True).stdout.decode()
+    said = subprocess.run(["objdump", "-d", "--no-show-raw-insn", "--start-address=%d" % rip, "--stop-address=%d" % (rip + 15),
+                           LATE + ".64"], stdout=subprocess.PIPE, check=True).stdout.decode()
     return re.search(r"^ *%x:\t(\w+)" % rip, said, re.M)[1]
 
 
@@ -43,7 +43,7 @@ def check_sums(late):
 
 
 def test_deterministic():
-    """40 CPUIDs with interrupts off, from the moment that each tenth tick is due: the 32 exits are 31 of them and an HLT, by their RIPs."""
+    """40 CPUIDs with interrupts off, from when each tenth tick is due: the 32 exits are 31 of them and an HLT, by their RIPs."""
     path, late, ticks = deterministic("ticks=100 cpuid=40")
     check_sums(late)
     if len(late) != KEPT or abs(late[0]["late_ns"] - ticks["max_ns"]) > ticks["max_ns"] / 100:

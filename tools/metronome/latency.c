@@ -19,8 +19,9 @@
 #define SAMPLES_AT_MOST 120 /* columns of a heat map */
 #define SHORTEST_SAMPLE_S 0.1
 
-/* X(NAME, key, text) */
-#define PERCENTILES(X) X(500, "p50_ns", "p50") X(900, "p90_ns", "p90") X(990, "p99_ns", "p99") X(999, "p99_9_ns", "p99.9") X(1000, "max_ns", "max")
+/* X(permille, key, text) */
+#define PERCENTILES(X) \
+    X(500, "p50_ns", "p50") X(900, "p90_ns", "p90") X(990, "p99_ns", "p99") X(999, "p99_9_ns", "p99.9") X(1000, "max_ns", "max")
 #define X(permille, key, text) permille,
 static const unsigned permilles[] = {PERCENTILES(X)};
 #undef X

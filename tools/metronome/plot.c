@@ -23,7 +23,8 @@
 #define HEAT_ROWS (12 * ROWS_PER_DECADE)
 
 /* X(NAME, colour): to be told from each other by everybody (Okabe and Ito's). */
-#define COLOURS(X) X(PIT, "#0072b2") X(RTC, "#cc79a7") X(HPET, "#009e73") X(LAPIC, "#d55e00") X(IPI, "#56b4e9") X(LINE, "#e69f00") X(MSI, "#555555")
+#define COLOURS(X) \
+    X(PIT, "#0072b2") X(RTC, "#cc79a7") X(HPET, "#009e73") X(LAPIC, "#d55e00") X(IPI, "#56b4e9") X(LINE, "#e69f00") X(MSI, "#555555")
 #define X(name, colour) [METRONOME_LATENCY_OF_##name] = colour,
 static const char *const colours[METRONOME_LATENCY_SOURCE_COUNT] = {COLOURS(X)};
 #undef X
@@ -45,7 +46,8 @@ static const struct metronome_histogram *headline(const struct metronome_latency
 /* Of a bucket, in ns; on a logarithmic scale what is less than 1 is at its lower end. */
 static double middle_ns(unsigned bucket, uint64_t tsc_hz)
 {
-    double ns = ((double)metronome_latency_first(bucket) + (double)metronome_latency_width(bucket) / 2) * 1e9 / (double)(tsc_hz ? tsc_hz : 1);
+    double ticks = (double)metronome_latency_first(bucket) + (double)metronome_latency_width(bucket) / 2;
+    double ns = ticks * 1e9 / (double)(tsc_hz ? tsc_hz : 1);
 
     return bucket && ns > 1 ? ns : 1;
 }
@@ -220,11 +222,12 @@ static void put_curves(FILE *f, const struct guest_facts *g, const struct metron
           "set key at screen 0.755, graph 1 left top Left reverse samplen 1.6 spacing 2.6 width 0\n", f);
     for (unsigned source = 0; source < METRONOME_LATENCY_SOURCE_COUNT; source++) {
         uint64_t n = metronome_latency_total(headline(l, source));
+        bool due = metronome_latency_headline(source) == METRONOME_LATENCY_DUE;
 
         if (!n)
             continue;
         fprintf(f, "%s$curve%u using 1:2 with lines lw 2.2 lc rgb \"%s\" title \"%s\\nfrom %s, %" PRIu64 " times\"", between, source,
-                colours[source], source_names[source], metronome_latency_headline(source) == METRONOME_LATENCY_DUE ? "due" : "its post", n);
+                colours[source], source_names[source], due ? "due" : "its post", n);
         between = ", ";
     }
     fputc('\n', f);
@@ -271,7 +274,8 @@ static void put_all(FILE *f, const struct guest_facts *g, const struct metronome
             put_heat(f, source, heat);
     }
     fprintf(f, "set terminal svg size %u,%u font \"sans-serif,13\" background rgb \"white\" noenhanced\n", WIDTH, height);
-    fputs("set multiplot\nset border lc rgb \"#444444\"\nset grid lc rgb \"#dddddd\" lt 1\nset tics nomirror out scale 0.5\nset xtics offset 0,0.3\n", f);
+    fputs("set multiplot\nset border lc rgb \"#444444\"\nset grid lc rgb \"#dddddd\" lt 1\n"
+          "set tics nomirror out scale 0.5\nset xtics offset 0,0.3\n", f);
     put_scale(f, &e);
     put_percentiles_scale(f, e.most_counted);
     put_curves(f, g, l, height, heat && heat->columns ? heat->to[heat->columns - 1] - heat->from[0] : 0);

@@ -91,7 +91,8 @@ static int by_rate(const void *a, const void *b)
 }
 
 /* The rates that are not 0, the highest first. Returns their number. */
-static unsigned rates_of(struct rate *to, const uint64_t *before, const uint64_t *now, const char *const *names, unsigned count, double seconds)
+static unsigned rates_of(struct rate *to, const uint64_t *before, const uint64_t *now, const char *const *names, unsigned count,
+                         double seconds)
 {
     unsigned n = 0;
 
@@ -127,8 +128,8 @@ static void put_guest(FILE *out, const struct guest_facts *before, const struct 
     unsigned i = rates_of(injected, before->stats.injected, now->stats.injected, inject_names, METRONOME_INJECT_COUNT, seconds);
     unsigned rows = e > i ? e : i, room = lines > 2 ? lines - 2 : 0;
 
-    fprintf(out, "%s (%" PRIu32 ")  %s, %" PRIu32 " vCPU%s, CPU %.1f %%, steal %.1f %%\n", now->name, now->id, guest_state_words[now->state],
-            now->vcpus, now->vcpus > 1 ? "s" : "", rate_of(before->run_ns, now->run_ns, seconds) / 1e7,
+    fprintf(out, "%s (%" PRIu32 ")  %s, %" PRIu32 " vCPU%s, CPU %.1f %%, steal %.1f %%\n", now->name, now->id,
+            guest_state_words[now->state], now->vcpus, now->vcpus > 1 ? "s" : "", rate_of(before->run_ns, now->run_ns, seconds) / 1e7,
             rate_of(before->steal_ns, now->steal_ns, seconds) / 1e7);
     fprintf(out, "  %-32s %9.0f  %-32s %9.0f\n", "exits per second", sum(exits, e), "injected per second", sum(injected, i));
     for (unsigned row = 0; row < rows && row < room; row++) {

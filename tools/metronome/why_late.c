@@ -77,6 +77,12 @@ static uint64_t end_of(const struct metronome_late *l, unsigned i)
     return i == METRONOME_LATE_EXITS - 1 ? l->entered : least(l->exit[i].entered, l->entered);
 }
 
+/* From the exit to the injection. */
+static uint64_t before_ns(const struct metronome_late *l, const struct metronome_exit_record *e, uint64_t tsc_hz)
+{
+    return ticks_ns(l->entered - least(e->left, l->entered), tsc_hz);
+}
+
 /* The guest's time from `from` to `to`. */
 static void add_guest(struct account *a, const struct metronome_late *l, uint64_t from, uint64_t to)
 {
@@ -162,8 +168,8 @@ static void print_costs(const struct metronome_late *l, struct account a, uint64
     char text[DURATION_BYTES];
 
     if (a.entries)
-        printf("    not injected at %u%s entr%s behind its post: the guest had interrupts off, or was busy with a higher one\n", a.entries,
-               l->exit[0].left && l->exit[0].entered > l->posted ? " or more" : "", a.entries > 1 ? "ies" : "y");
+        printf("    not injected at %u%s entr%s behind its post: the guest had interrupts off, or was busy with a higher one\n",
+               a.entries, l->exit[0].left && l->exit[0].entered > l->posted ? " or more" : "", a.entries > 1 ? "ies" : "y");
     for (unsigned i = largest(&a); a.ticks[i]; a.ticks[i] = 0, i = largest(&a)) {
         printf("    %9s %5.1f %%  ", duration_text(text, ticks_ns(a.ticks[i], tsc_hz)), 100.0 * (double)a.ticks[i] / (double)l->ticks);
         if (i < COST_OF_EXITS)
@@ -196,7 +202,7 @@ static void print_exits(const struct metronome_late *l, unsigned i, unsigned n, 
         took += end_of(l, k) - least(l->exit[k].left, end_of(l, k));
     if (n > 1)
         snprintf(number, sizeof number, " x %u", n);
-    printf("    %9s  %9s  %-30s%-5s %#18" PRIx64 "  CPU %u", duration_text(before, ticks_ns(l->entered - least(e->left, l->entered), tsc_hz)),
+    printf("    %9s  %9s  %-30s%-5s %#18" PRIx64 "  CPU %u", duration_text(before, before_ns(l, e, tsc_hz)),
            duration_text(took_text, ticks_ns(took, tsc_hz)), exit_names[reason_of(e)], number, e->rip, e->cpu);
     if (e->other) {
         printf("; %s: ", duration_text(took_text, ticks_ns(e->other_ticks, tsc_hz)));
@@ -240,8 +246,8 @@ static void json_costs(const struct account *a, uint64_t tsc_hz)
     for (unsigned i = 0; i < COST_COUNT; i++) {
         if (!a->ticks[i])
             continue;
-        printf("%s\"%s%s\": %" PRIu64, between, i < COST_OF_EXITS ? "" : "exit: ", i < COST_OF_EXITS ? cost_keys[i] : exit_names[i - COST_OF_EXITS],
-               ticks_ns(a->ticks[i], tsc_hz));
+        printf("%s\"%s%s\": %" PRIu64, between, i < COST_OF_EXITS ? "" : "exit: ",
+               i < COST_OF_EXITS ? cost_keys[i] : exit_names[i - COST_OF_EXITS], ticks_ns(a->ticks[i], tsc_hz));
         between = ", ";
     }
     putchar('}');
@@ -251,8 +257,8 @@ static void json_exit(const struct metronome_late *l, unsigned i, uint64_t tsc_h
 {
     const struct metronome_exit_record *e = &l->exit[i];
 
-    printf("{\"reason\": \"%s\", \"rip\": %" PRIu64 ", \"before_ns\": %" PRIu64 ", \"took_ns\": %" PRIu64 ", \"cpu\": %u", exit_names[reason_of(e)],
-           e->rip, ticks_ns(l->entered - least(e->left, l->entered), tsc_hz), ticks_ns(end_of(l, i) - least(e->left, end_of(l, i)), tsc_hz), e->cpu);
+    printf("{\"reason\": \"%s\", \"rip\": %" PRIu64 ", \"before_ns\": %" PRIu64 ", \"took_ns\": %" PRIu64 ", \"cpu\": %u",
+           exit_names[reason_of(e)], e->rip, before_ns(l, e, tsc_hz), ticks_ns(end_of(l, i) - least(e->left, end_of(l, i)), tsc_hz), e->cpu);
     if (e->other) {
         char *other = other_text(e->other);
 
@@ -269,8 +275,8 @@ static void json_late(const struct metronome_late *l, unsigned place, uint64_t t
     struct account a = account_of(l);
     const char *between = "";
 
-    printf("%s\n   {\"late_ns\": %" PRIu64 ", \"vector\": %" PRIu32 ", \"vcpu\": %" PRIu32 ", \"posted_ns\": %" PRIu64 ", ", place > 1 ? "," : "",
-           ticks_ns(l->ticks, tsc_hz), l->vector, l->vcpu, ticks_ns(l->entered - least(l->posted, l->entered), tsc_hz));
+    printf("%s\n   {\"late_ns\": %" PRIu64 ", \"vector\": %" PRIu32 ", \"vcpu\": %" PRIu32 ", \"posted_ns\": %" PRIu64 ", ",
+           place > 1 ? "," : "", ticks_ns(l->ticks, tsc_hz), l->vector, l->vcpu, ticks_ns(l->entered - least(l->posted, l->entered), tsc_hz));
     json_costs(&a, tsc_hz);
     printf(", \"entries_waited\": %u", a.entries);
     fputs(", \"exits\": [", stdout);

@@ -585,8 +585,9 @@ static inline void hvm_before_entry(struct vcpu *v, bool leave)
 
     if (v->latency.entering) {
         uint64_t now = rdtsc(), offset = v->domain->time.tsc_offset;
+        uint64_t left = e->left && e->reason != METRONOME_EXIT_HLT ? e->left + offset : 0;
 
-        latency_entered(&v->latency, e->left && e->reason != METRONOME_EXIT_HLT ? e->left + offset : 0, (now > until ? now : until) + offset);
+        latency_entered(&v->latency, left, (now > until ? now : until) + offset);
         if (v->latency.late)
             flight_note(p, v);
     }

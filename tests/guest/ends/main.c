@@ -129,6 +129,8 @@ static void await_button(void)
 
 void guest_main(void)
 {
+    if (option("nmi"))
+        take_nmis();
     print("ends: here\n");
     flood(option_number("flood", 0));
     if (option("sum"))
@@ -137,8 +139,6 @@ void guest_main(void)
         outl(0xf4, (uint32_t)option_number("exit", 0));
     if (option("triple"))
         triple_fault();
-    if (option("nmi"))
-        take_nmis();
     if (option("echo") || option("nmi"))
         echo();
     if (option("count"))

@@ -118,7 +118,7 @@ void bench_cpus(void)
     }
     on_vector(IPI, on_ipi);
     if (start_others() != cpu_count - 1) {
-        skip("other vCPUs", "not all have started");
+        skip("other vCPUs", "not all have started: APIC ids are not numbered from 0 (Xen), or they wait for something else");
         return;
     }
     MEASURE(halted);

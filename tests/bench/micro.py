@@ -25,6 +25,7 @@ from profile import COSTLY, GUEST, Image, by_function, profiles  # noqa: E402
 LIMIT = 600
 PERIOD_US, PERIOD_EMULATED_US = 200, 5000  # of the timers of `make bench-wall`: emulated, a tick takes a quarter of a millisecond
 TIMER, TIMER_OF = "timer interrupt: work from exit to entry", "TSC deadline: taken from the guest"
+WAITERS = "hvm_await"  # how the hypervisor's functions begin that wait for a due moment
 # name -> field -> the most that it may be; `min`: the least.
 GOALS = {
     "CPUID": {"p50": 180}, "VMMCALL": {"p50": 180}, "ELCR read": {"p50": 180}, "ELCR write": {"p50": 180}, "PM timer read": {"p50": 180},
@@ -52,7 +53,7 @@ def ours(samples, words="", options="", log="micro"):
 def work(span, image):
     """A span without what waits in it for a due moment: from the first instruction of each function that does to its last."""
     names = [next(iter(by_function([a], image.functions))) for a in span]
-    for waiter in {n for n in names if n.startswith("hvm_await")}:
+    for waiter in {n for n in names if n.startswith(WAITERS)}:
         first, last = names.index(waiter), len(names) - names[::-1].index(waiter)
         del span[first:last], names[first:last]
     return span
@@ -235,7 +236,7 @@ def plot(title, unit, columns, path):
     bars = {who: {n: f["p50"] for n, f in c.items() if n != "nothing" and f["p50"] > 0} for who, c in columns.items()}
     names = list(dict.fromkeys(n for c in bars.values() for n in c))
     script = ["set terminal pngcairo noenhanced size 1500,%d font 'sans,11'" % (120 + 26 * len(names)), "set output '%s'" % path,
-              "set title '%s'" % title, "set logscale x", "set xlabel '%s'" % unit, "set grid x", "set key outside bottom horizontal",
+              "set title '%s'" % title.replace("'", "''"), "set logscale x", "set xlabel '%s'" % unit, "set grid x", "set key outside bottom horizontal",
               "set yrange [%g:-1] " % len(names), "set style fill solid 0.8", "set offsets 0,0,0,0",
               "set ytics (%s)" % ", ".join("'%s' %d" % (n.replace("'", "''"), i) for i, n in enumerate(names))]
     low = min(v for c in bars.values() for v in c.values())

@@ -8,12 +8,13 @@ same ones, and what the guest measures is what the hypervisor is seen to execute
 import os
 import re
 import sys
+import tempfile
 
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 sys.stdout.reconfigure(line_buffering=True)
 sys.path.insert(0, "tests/bench")
 from machine import BUILD, Failure  # noqa: E402
-from micro import GOALS, TIMER, TIMER_OF, costs, figures, judge, ours  # noqa: E402
+from micro import GOALS, TIMER, TIMER_OF, WAITERS, costs, figures, judge, ours, plot  # noqa: E402
 from profile import Image  # noqa: E402
 
 ABSURD = 10 ** 6  # instructions: no operation without a device model takes a millisecond
@@ -62,6 +63,15 @@ def check_judging():
         result("a guest that fails", "")
 
 
+def check_plot(found):
+    """Also of operations that only one has."""
+    with tempfile.TemporaryDirectory(prefix="metronome-test.") as folder:
+        plot("it's a title", "instructions", {"one": found, "two": {"CPUID": found["CPUID"]}}, folder + "/plot.png")
+        with open(folder + "/plot.png", "rb") as f:
+            image = f.read()
+    result("the plot is an image", "" if image[:4] == b"\x89PNG" and len(image) > 10000 else "%d bytes" % len(image))
+
+
 def main():
     check_judging()
     named = sources()
@@ -71,8 +81,11 @@ def main():
     again, _ = ours(20, "cpus=3", "vcpus=3", "micro-again")
     result("the same figures again", ", ".join(n for n in found if found[n] != again.get(n)))
     one, _ = ours(20)
-    counted = costs(Image(os.path.join(BUILD, "metronome.elf64")))
+    image = Image(os.path.join(BUILD, "metronome.elf64"))
+    result("who waits for a due moment is known by its name", "" if any(n.startswith(WAITERS) for _, n in image.functions) else "nobody is")
+    counted = costs(image)
     check_profile(one, counted)
+    check_plot(found)
     result("every goal has an operation", ", ".join(n for n in GOALS if n != TIMER and n not in one))
     result("a timer's interrupt is profiled", "" if sum(counted[TIMER_OF]["exits"]) else "it is not")
 

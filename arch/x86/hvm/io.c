@@ -35,10 +35,13 @@ MODEL(uart)
 #undef MODEL
 
 static const struct model_ports model_ports[OWNER_COUNT] = {
-    [OWNER_PIC_MASTER] = {vpic_in, vpic_out, 0x20, 2, 0, PART_PIC}, [OWNER_PIC_SLAVE] = {vpic_in, vpic_out, 0xa0, 2, 2, PART_PIC},
+    [OWNER_PIC_MASTER] = {vpic_in, vpic_out, 0x20, 2, 0, PART_PIC, false},
+    [OWNER_PIC_SLAVE] = {vpic_in, vpic_out, 0xa0, 2, 2, PART_PIC, false},
     [OWNER_ELCR] = {vpic_in, vpic_out, 0x4d0, 2, 4, PART_PIC, true}, [OWNER_PIT] = {vpit_in, vpit_out, 0x40, 4, 0, PART_PIT, true},
-    [OWNER_PORT61] = {vpit_in, vpit_out, 0x61, 1, 4, PART_PIT, true}, [OWNER_RTC] = {rtc_in, rtc_out, 0x70, 4, 0, PART_RTC},
-    [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0, PART_PM, true}, [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0, PART_UART},
+    [OWNER_PORT61] = {vpit_in, vpit_out, 0x61, 1, 4, PART_PIT, true},
+    [OWNER_RTC] = {rtc_in, rtc_out, 0x70, 4, 0, PART_RTC, false},
+    [OWNER_PM] = {pmtimer_in, pmtimer_out, 0, 12, 0, PART_PM, true},
+    [OWNER_UART] = {uart_in, uart_out, 0x3f8, 8, 0, PART_UART, false},
 };
 
 /* Is there anything to follow from a read that has brought its model up to date? */

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "../.."))
 BUILD = os.path.realpath(os.path.join(ROOT, os.environ.get("B", "build")))
@@ -40,7 +41,12 @@ class Stub:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(LIMIT)
-        self.socket.connect(path)
+        while True: # the path is there before somebody listens
+            try:
+                self.socket.connect(path)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.01)
         self.buffer = b""
 
     def packet(self):

@@ -21,9 +21,12 @@ void measure_all(const struct operation *list, unsigned n);
 #define MEASURE(list) measure_all(list, sizeof(list) / sizeof((list)[0]))
 uint64_t ticks_since(uint64_t tsc); /* without what the reading itself takes */
 
-/* An operation of one exit: what stands between two readings of the TSC. */
+/* Where code stands is no part of a figure: what a hypervisor keeps by an instruction's address is the same after any edit. */
+#define IN_PLACE __attribute__((aligned(4096)))
+
+/* An operation: what stands between two readings of the TSC. */
 #define TIMED(function, ...) \
-    static uint64_t function(void) \
+    IN_PLACE static uint64_t function(void) \
     { \
         uint64_t from = rdtsc(); \
         __VA_ARGS__; \
@@ -39,7 +42,15 @@ void bench_requests(void);   /* requests.c: what a device model answers */
 
 bool has_x2apic(void);
 bool has_tsc_deadline(void);
-void end_xapic(void);
-void end_x2apic(void);
+
+IN_PLACE static inline void end_xapic(void)
+{
+    mmio_write(LAPIC + APIC_EOI, 0);
+}
+
+IN_PLACE static inline void end_x2apic(void)
+{
+    wrmsr(MSR_X2APIC_EOI, 0);
+}
 
 #endif

@@ -11,19 +11,19 @@ enum { HPET_CONFIG = 0x10, HPET_COUNTER = 0xf0, HPET_TIMER0 = 0x100, HPET_COMPAR
 enum { RTC_RATE = 4 /* 4,096 Hz */, RTC_24H = 2, RTC_PIE = 0x40 };
 enum { LVT_ONE_SHOT = VECTOR, LVT_DEADLINE = 0x40000 | VECTOR, SELF = ICR_SELF | 0x4000 | VECTOR };
 
-static void end_pic(void)
+IN_PLACE static inline void end_pic(void)
 {
     outb(0x20, 0x60);
 }
 
 /* ---- Self-IPIs. ---- */
 
-static void send_self(void)
+IN_PLACE static inline void send_self(void)
 {
     mmio_write(LAPIC + APIC_ICR, SELF);
 }
 
-static void send_self_x2(void)
+IN_PLACE static inline void send_self_x2(void)
 {
     wrmsr(MSR_X2APIC_SELF_IPI, VECTOR);
 }

@@ -78,16 +78,6 @@ bool has_tsc_deadline(void)
     return cpuid(1, 0).ecx & 1u << 24;
 }
 
-void end_xapic(void)
-{
-    mmio_write(LAPIC + APIC_EOI, 0);
-}
-
-void end_x2apic(void)
-{
-    wrmsr(MSR_X2APIC_EOI, 0);
-}
-
 TIMED(take_nothing, (void)0)
 
 static void measure_reading(void)

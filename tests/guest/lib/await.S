@@ -8,11 +8,11 @@
  *     returns the TSC ticks between.
  */
     .text
+    .balign 4096 /* as benchmarks' own code is: see IN_PLACE there */
     .global await_computing, await_halted, await_reading, await_of_msr, await_of_mmio, taken
 await_computing:
     movq $0, begun
     sti
-    nop
 1:  jmp 1b
 
 await_halted:
@@ -26,7 +26,6 @@ await_reading:
     rdtsc
     mov %eax, await_last_read
     sti
-    nop
 1:  rdtsc
     mov %eax, await_last_read
     jmp 1b
@@ -36,7 +35,6 @@ await_of_msr:
     shr $32, %rsi
     mov %edi, %ecx
     sti
-    nop
     rdtsc
     shl $32, %rdx
     or %rdx, %rax
@@ -48,7 +46,6 @@ await_of_msr:
 
 await_of_mmio:
     sti
-    nop
     rdtsc
     shl $32, %rdx
     or %rdx, %rax

@@ -473,4 +473,6 @@ def test_linux_of_two_cpus():
 
 TESTS = [test_file, test_events, test_guests, test_one_reader, test_killed, test_slow_reader, test_nowhere_to_write,
          test_end_of_hypervisor, test_perfetto, test_perfetto_of_a_move, test_perfetto_of_no_trace]
+TESTS += [test_linux] if LENGTH != "check" else []
+TESTS += [test_linux_of_two_cpus] if LENGTH == "long" else []
 sys.exit(run_tests(TESTS))

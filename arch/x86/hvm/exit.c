@@ -219,6 +219,7 @@ enum exit_action exit_string_io(struct vcpu *v, uint16_t port)
     bool request = v->domain->has_dm && v->domain->port_owner[port] == OWNER_DM;
 
     v->emu.budget = request ? BUDGET_REQUEST : BUDGET_OWN;
+    v->io.further = false;
     return exit_emulate(v);
 }
 
@@ -237,6 +238,7 @@ enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present
         return EXIT_LEAVE;
     }
     v->emu.budget = request ? BUDGET_REQUEST : BUDGET_OWN;
+    v->io.further = false;
     return exit_emulate(v);
 }
 

@@ -202,6 +202,7 @@ struct io_state {
     bool port_in;            /* an IN that completes straight into RAX */
     bool emulating;          /* the answer is for an instruction that runs again */
     bool again;              /* run it at the next entry */
+    bool further;            /* this exit has been counted: an iteration of its instruction is committed */
     unsigned logged, replayed;
     struct access log[ACCESS_LOG]; /* accesses of the instruction under emulation, for its next run */
 };

@@ -323,7 +323,8 @@ enum emu_status io_mmio(struct vcpu *v, uint64_t gpa, unsigned size, bool write,
         test_page_access(d, offset, size, write, value);
         return EMU_OK;
     }
-    count_exit(v, METRONOME_EXIT_MMIO_DM);
+    if (!v->io.logged && !v->io.further)
+        count_exit(v, METRONOME_EXIT_MMIO_DM);
     if (write && domain_ram(d, gpa, false)) /* read-only memory: the write vanishes */
         return EMU_OK;
     if (d->has_dm && !(write && ioreq_posted_write(d, gpa, size, *value)))

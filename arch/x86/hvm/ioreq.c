@@ -258,7 +258,8 @@ static enum emu_status rep(void *ctx, struct emu_rep *r)
         return EMU_UNHANDLED; /* read-only memory */
     if (replay(v, &a, &value, &r->done))
         return EMU_OK;
-    count_exit(v, r->is_port ? METRONOME_EXIT_PORT_DM : METRONOME_EXIT_MMIO_DM);
+    if (!v->io.further)
+        count_exit(v, r->is_port ? METRONOME_EXIT_PORT_DM : METRONOME_EXIT_MMIO_DM);
     return ioreq_access(v, &a, r->ram_gpa, r->backwards);
 }
 
@@ -308,6 +309,7 @@ static void retire(void *ctx)
     struct vcpu *v = ctx;
 
     v->io.logged = v->io.replayed = 0;
+    v->io.further = true;
 }
 
 /* What waits for this vCPU or its pCPU does not wait for a whole REP. */

@@ -13,7 +13,6 @@ enum trace_event {
     TRACE_HVM_VMENTRY = 0x81001,
     TRACE_HVM_VMEXIT = 0x81002,     /* {exit code, EIP} */
     TRACE_HVM_VMEXIT64 = 0x81102,   /* {exit code, RIP: two words} */
-    TRACE_HVM_PF_INJECT64 = 0x82102, /* {error code, CR2: two words} */
     TRACE_HVM_INJ_EXC = 0x82003,    /* {vector, error code} */
     TRACE_HVM_INJ_VIRQ = 0x82004,   /* {vector, 0} */
     TRACE_HVM_REINJ_VIRQ = 0x82005, /* {vector} */
@@ -33,7 +32,7 @@ enum trace_event {
     TRACE_HVM_TRAP = 0x82023,       /* {vector} */
     TRACE_HVM_CR_WRITE64 = 0x82109, /* {register, value: two words} */
     TRACE_HVM_XCR_WRITE64 = 0x82127,
-    TRACE_EMUL_HPET_START = 0x84001, /* {ns until it is due: two words, period in ns: two words} */
+    TRACE_EMUL_HPET_START = 0x84001, /* {comparator, line, ns until it is due: two words, period in ns: two words} */
     TRACE_EMUL_PIT_START = 0x84002, /* {ns until it is due, period in ns} */
     TRACE_EMUL_RTC_START = 0x84003, /* the same */
     TRACE_EMUL_LAPIC_START = 0x84004, /* {ns: two words, period in ns: two words, vector} */

@@ -91,6 +91,25 @@ def check_records(name, run):
     report(not wrong and events[VMENTRY] > 100 and not events[LOST], name + ": its records", "%d, %d wrong" % (sum(events.values()), wrong))
 
 
+def check_timers(name, run):
+    """Each timer that a guest starts ticks when its start says, unless it is started or stopped again before."""
+    for timer, (start, at, words, stop, source) in xen_trace.TIMERS.items():
+        due, checked, starts, wrong = {}, 0, 0, []
+        for _, event, tsc, own in run.records():
+            number = 0 if timer != "HPET" else own[1] & 0xffff if event == xen_trace.TICKS else own[0] if event in (start, stop) else None
+            if event == start:
+                starts += 1
+                due[number] = tsc + sum(w << 32 * i for i, w in enumerate(own[at:at + words]))
+            elif event == stop:
+                due.pop(number, None)
+            elif event == xen_trace.TICKS and own[0] == source and number in due:
+                checked += 1
+                late = tsc - due.pop(number)
+                if not -8000 <= late <= 40000:
+                    wrong.append(late)
+        report(checked and not wrong, "%s: %s starts" % (name, timer), "%d, %d checked, wrong: %s" % (starts, checked, wrong[:5]))
+
+
 def least_cpuid(run):
     """Instructions from the exit to the entry of the shortest CPUID."""
     since, least = None, None
@@ -167,6 +186,7 @@ check_records("bare metal", first)
 check_xenalyze("bare metal", first)
 check_others("bare metal, other words", first, *latency, "--append", "strict")
 check_others("bare metal, other memory", first, *latency, "--memory", "40")
+check_timers("timers", Run("--module", BUILD + "/guest/devices.elf", "--memory", "64"))
 check_same("two vCPUs", "--module", BUILD + "/guest/share.elf", "--memory", "64", "--vcpus", "2")
 check_cost_on()
 check_cost_off()

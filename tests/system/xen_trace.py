@@ -8,6 +8,9 @@ import subprocess
 RUNSTATE, VMENTRY, VMEXIT, VMEXIT64, CPUID, INJ_VIRQ = 0x21001, 0x81001, 0x81002, 0x81102, 0x8200e, 0x82004
 CPU_CHANGE, LOST, TICKS, REQUEST, ANSWER, CLOCK = 0x1f003, 0x1f001, 0x80f004, 0x80f005, 0x80f006, 0x80f009
 IDLE_DOMAIN = 0x7fff
+# Of each kind of timer: its start, at which of whose words the ns until it is due begin, how many those are; its stop; its source of TICKS.
+TIMERS = {"PIT": (0x84002, 0, 1, 0x84006, 0), "RTC": (0x84003, 0, 1, 0x84007, 1), "HPET": (0x84001, 2, 2, 0x84005, 2),
+          "LAPIC": (0x84004, 0, 2, 0x84008, 3)}
 # What xenalyze says of every trace, and of what Xen does likewise: it does not know devices' events (0x84xxx), nor expects them where
 # no vCPU runs; interrupt windows have no record of what was done; and one that comes after the vCPU has been blocked, as that of a
 # device model's answer to a read, is not taken for its exit's.

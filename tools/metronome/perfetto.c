@@ -226,6 +226,11 @@ static struct track *vcpu_track(struct timeline *t, struct vcpu *v, struct track
     return k;
 }
 
+static struct track *timer_track(struct timeline *t, struct vcpu *v)
+{
+    return vcpu_track(t, v, &v->timer, THREAD_OF_TIMERS, "local APIC timer");
+}
+
 /* ---- Exits ---- */
 
 /* AMD's codes (APM 2 appendix C). */
@@ -326,7 +331,7 @@ static void tick(struct timeline *t, struct cursor *c, const uint32_t *words)
     if (words[0] >= METRONOME_TICK_SOURCE_COUNT)
         return;
     c->domain = domain;
-    instant(t, v ? vcpu_track(t, v, &v->timer, THREAD_OF_TIMERS, "local APIC timer") : device_track(t, domain, devices[words[0]]), "tick", c->tsc);
+    instant(t, v ? timer_track(t, v) : device_track(t, domain, devices[words[0]]), "tick", c->tsc);
     fprintf(t->to, ",\"args\":{\"number\":%u,\"due\":%u,\"owed\":%u}}", number, words[2], words[3]);
 }
 
@@ -358,6 +363,32 @@ static void device(struct timeline *t, struct cursor *c, enum device which, cons
         return;
     instant(t, device_track(t, c->domain, which), name, c->tsc);
     fprintf(t->to, ",\"args\":{\"of\":%u}}", words[0]);
+}
+
+/* A timer that the vCPU which runs has started or stopped. */
+static bool timer(struct timeline *t, struct cursor *c, uint32_t event)
+{
+    static const struct {
+        uint32_t start, stop;
+        enum device device; /* DEVICE_COUNT: its local APIC's */
+    } timers[] = {
+        {TRACE_EMUL_PIT_START, TRACE_EMUL_PIT_STOP, DEVICE_PIT},
+        {TRACE_EMUL_RTC_START, TRACE_EMUL_RTC_STOP, DEVICE_RTC},
+        {TRACE_EMUL_HPET_START, TRACE_EMUL_HPET_STOP, DEVICE_HPET},
+        {TRACE_EMUL_LAPIC_START, TRACE_EMUL_LAPIC_STOP, DEVICE_COUNT},
+    };
+
+    for (unsigned i = 0; c->runs && i < sizeof timers / sizeof timers[0]; i++) {
+        bool apic = timers[i].device == DEVICE_COUNT;
+
+        if (event != timers[i].start && event != timers[i].stop)
+            continue;
+        instant(t, apic ? timer_track(t, c->runs) : device_track(t, c->runs->domain, timers[i].device),
+                event == timers[i].start ? "starts" : "stops", c->tsc);
+        fputc('}', t->to);
+        return true;
+    }
+    return false;
 }
 
 /* From there on nothing is known of what ran there. */
@@ -397,7 +428,9 @@ static void take(struct timeline *t, struct cursor *c, uint32_t event, const uin
     case TRACE_EMUL_PIC_INTACK: device(t, c, DEVICE_PIC, "INTACK", words); break;
     case TRACE_LINE: device(t, c, DEVICE_LINES, words[1] ? "rises" : "falls", words); break;
     case METRONOME_TRACE_LOST: lost(t, c, words); break;
-    default: put_note(t, c, event, words); break;
+    default:
+        if (!timer(t, c, event))
+            put_note(t, c, event, words);
     }
 }
 

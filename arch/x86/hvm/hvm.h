@@ -158,6 +158,7 @@ struct chipset {
     /* Not saved: what is known of the state above. */
     uint64_t deadlines[DEADLINES];          /* of the models */
     uint32_t open;                          /* sources with ticks that are owed or pending, by bit */
+    uint32_t hpet_traced;                   /* comparators that run, as the trace has said */
     /* For the latency ledger; not saved. */
     uint8_t risen[VIOAPIC_MAX_PINS];        /* the source that was the last to assert each line */
     uint64_t due[TICK_SOURCES];             /* when the last interrupt of each was due, master ticks; 0: it is on its way */
@@ -273,6 +274,7 @@ struct vcpu {
     uint32_t runstate;            /* RUNSTATE_*, for the trace */
     struct deadline deadline;     /* of the local APIC's timer */
     bool timer_due;               /* that deadline has passed */
+    bool timer_traced;            /* the local APIC's timer runs, as the trace has said */
     uint64_t hold_until;          /* host TSC before which it is not entered: it would see that timer early; 0: none */
     struct ledger ticks;          /* of that timer, in domain TSC; the route is the vector */
     uint64_t ticks_seen;          /* of vlapic.timer_due */
@@ -438,6 +440,11 @@ void trace_pick(struct hvm_pcpu *p, struct vcpu *v); /* who runs now; NULL: nobo
 void trace_forget(struct hvm_pcpu *p, struct vcpu *v); /* it leaves the pCPU */
 void trace_io(bool port, bool write, uint64_t address, uint64_t value);
 bool trace_set(uint32_t mask);                       /* on every pCPU */
+/* Behind a write, before what follows from it. */
+void trace_chipset_timers(struct chipset *c, uint64_t now, unsigned part);
+void trace_hpet_timers(struct chipset *c, unsigned offset);
+enum { APIC_LVT_TIMER = 0x320, APIC_TIMER_COUNT = 0x380, APIC_TIMER_DIVISOR = 0x3e0 };
+void trace_apic_timer(struct vcpu *v, unsigned reg, uint64_t now);
 
 /* ---- The vendor ops table: entering, leaving, injecting. ---- */
 enum exit_action {

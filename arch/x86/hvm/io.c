@@ -125,6 +125,8 @@ static enum emu_status model_access(struct vcpu *v, enum port_owner owner, uint1
         m->write(&d->chipset, now, m->offset + offset, size, *value);
     else if (!write)
         *value = m->read(&d->chipset, now, m->offset + offset, size);
+    if (write && trace_on(TRACE_EMUL_PIT_START))
+        trace_chipset_timers(&d->chipset, now, m->part);
     if (owner == OWNER_UART)
         domain_console_exchange(d, now);
     if (write || read_tells(&d->chipset, m, now))
@@ -242,6 +244,8 @@ static void lapic_access(struct vcpu *v, unsigned offset, unsigned size, bool wr
     if (size == 4)
         inject_ended(v, offset, now);
     vlapic_write(&v->vlapic, now, offset, size, *value);
+    if (trace_on(TRACE_EMUL_LAPIC_START))
+        trace_apic_timer(v, offset, now);
     inject_sent(v, offset, *value, now);
     hvm_breathe();
     fabric_take_apic_output(v);
@@ -276,6 +280,8 @@ static void hpet_access(struct domain *d, unsigned offset, unsigned size, bool w
     now = vtime_master(&d->time);
     if (write) {
         hpet_write(&c->hpet, now, offset, size, *value);
+        if (trace_on(TRACE_EMUL_HPET_START))
+            trace_hpet_timers(c, offset);
         chipset_update(d, now, PART_HPET | PART_PIT | PART_RTC); /* whose pins it may take over */
     } else {
         *value = hpet_read(&c->hpet, now, offset, size);

@@ -163,6 +163,8 @@ bool msr_write(struct vcpu *v, uint32_t msr, uint64_t value)
             inject_ended(v, reg, now);
         if (!vlapic_msr_write(&v->vlapic, now, msr, value))
             return false;
+        if (trace_on(TRACE_EMUL_LAPIC_START))
+            trace_apic_timer(v, msr == MSR_TSC_DEADLINE ? APIC_TIMER_COUNT : reg, now);
         if (v->vlapic.apic_base != base)
             vcpu_forget_walks(v); /* its page may lie over RAM now, or no longer */
         inject_sent(v, reg, value, now);

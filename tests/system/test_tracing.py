@@ -426,25 +426,25 @@ def whole_windows(data, most_bytes):
     return data[:at]
 
 
-def check_timeline(path, vcpus):
+def check_timeline(path):
     """Of its beginning, up to Linux: each request to the device model is there, and its timers' ticks."""
     data = whole_windows(read_file(path), 3 << 20)
     timeline, events = converted(data), events_of(data)
-    requests = sum(len(slices) for v in range(vcpus)
-                   for slices in timeline.slices("domain 0", "vCPU %d, requests to the device model" % v).values())
+    requests = sum(len(slices) for name in timeline.threads.values() if name.endswith("requests to the device model")
+                   for slices in timeline.slices("domain 0", name).values())
     if requests != len(events[REQUEST]):
         raise Failure("%d requests, %d in the timeline" % (len(events[REQUEST]), requests))
     for name in "PIT", "PIC":
         timeline.track("domain 0", name)
 
 
-def linux(*arguments, cpus="1"):
+def linux(vcpus):
     """From before the firmware's first instruction to the power-off: xenalyze's counts are those of the closing table."""
     path = scratch.name(".trace")
-    command("up", "--quiet", "--cpus", cpus)
+    command("up", "--quiet", "--cpus", str(vcpus))
     hz = tsc_hz()
     trace = Trace("-o", path)
-    with LinuxGuest("--disk", disk_with("mt.test=poweroff") + ",raw,hda", *arguments, seconds=300) as guest:
+    with LinuxGuest("--disk", disk_with("mt.test=poweroff") + ",raw,hda", "--vcpus", str(vcpus), seconds=300) as guest:
         guest.ends(0, 300)
         table = guest.errors()
     count, lost, size = trace.ends()
@@ -456,19 +456,19 @@ def linux(*arguments, cpus="1"):
         raise Failure("%d records are lost" % lost)
     if summary.status or summary.complaints:
         raise Failure("xenalyze ended with status %d: %s" % (summary.status, "; ".join(summary.complaints[:3])))
-    check_timeline(path, int(arguments[1]) if arguments else 1)
-    wrong = [row for row in summary.against(table) if not row[-1]]
+    check_timeline(path)
+    wrong = [row for row in summary.against(table, vcpus) if not row[-1]]
     if wrong or len(list(summary.against(table))) < 6:
         raise Failure("counted otherwise: %s" % wrong)
     return "%d records, %d bytes" % (count, size)
 
 
 def test_linux():
-    return linux()
+    return linux(1)
 
 
 def test_linux_of_two_cpus():
-    return linux("--vcpus", "2", cpus="2")
+    return linux(2)
 
 
 TESTS = [test_file, test_events, test_guests, test_one_reader, test_killed, test_slow_reader, test_nowhere_to_write,

@@ -8,7 +8,7 @@
  *     returns the TSC ticks between.
  */
     .text
-    .balign 4096 /* as benchmarks' own code is: see IN_PLACE there */
+    .balign 64
     .global await_computing, await_halted, await_reading, await_of_msr, await_of_mmio, taken
 await_computing:
     movq $0, begun

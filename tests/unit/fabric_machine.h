@@ -531,7 +531,7 @@ static enum exit_action mmio(struct vcpu *v, const struct operation *o)
     if (code[AT_MMIO + o->vcpu / 8 % MMIO_FORMS][0] == 0xf3)
         gpr[EMU_RCX] = 1 + o->value % 40;
     v->emu.regs.rflags &= ~0x400ull;
-    action = exit_npf(v, address, to_device, false);
+    action = exit_npf(v, address, to_device, false, true);
     note(*rax(v) + (v->emu.regs.rip << 32));
     return action;
 }

@@ -715,12 +715,64 @@ static void random_bytes(void **state)
     conclude("random bytes");
 }
 
+/* What is told of a MOV is what running it does; and the instruction is known again where it is, and only as long as it is. */
+static void told_moves(void **state)
+{
+    static const struct {
+        const char *hex; /* the operand is at DATA + 8, in front of an immediate */
+        unsigned to, from;
+    } table[] = {
+        { "89 0c 25", 4, 0 }, { "48 89 0c 25", 8, 0 }, { "66 89 0c 25", 0, 0 }, { "88 0c 25", 0, 0 }, { "c7 04 25", 4, 0 },
+        { "48 c7 04 25", 8, 0 }, { "c6 04 25", 0, 0 }, { "8b 0c 25", 0, 4 }, { "4c 8b 0c 25", 0, 8 }, { "44 8b 0c 25", 0, 4 },
+        { "66 8b 0c 25", 0, 0 }, { "8a 0c 25", 0, 0 }, { "0f b7 0c 25", 0, 0 }, { "01 0c 25", 0, 0 }, { "87 0c 25", 0, 0 },
+        { "89 c8 90 90 90", 0, 0 }, { "8b c8 90 90 90", 0, 0 },
+    };
+
+    for (unsigned i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        uint8_t *at, bytes[15];
+        uint64_t value = 0, there;
+        unsigned n, reg = 0, to, from;
+
+        mode(LONG_64);
+        m.e.regs.gpr[EMU_RCX] = 0x1122334455667788;
+        m.e.regs.gpr[9] = m.e.regs.gpr[EMU_RAX] = ~0ull;
+        code(table[i].hex);
+        at = m.memory + m.e.regs.rip + (strlen(table[i].hex) + 1) / 3;
+        memcpy(at, &(uint32_t){ DATA + 8 }, 4);
+        memcpy(at + 4, &(uint32_t){ 0x89abcdef }, 4);
+        memcpy(m.memory + DATA + 8, &(uint64_t){ 0xfedcba9876543210 }, 8);
+        assert_int_equal(emu_fetch(&m.e, bytes, &n), EMU_OK);
+        assert_true(emu_decode(&m.e.regs, bytes, n, &m.e.insn));
+        to = emu_mov_to_memory(&m.e, &value);
+        from = emu_mov_from_memory(&m.e, &reg);
+        expect(to == table[i].to && from == table[i].from, "sizes told, of case", to * 16 + from, i);
+        for (unsigned b = 0; b < m.e.insn.length && m.e.insn.length <= 8; b++) {
+            assert_true(emu_is_here(&m.e, &m.e.insn));
+            m.memory[m.e.regs.rip + b] ^= 1;
+            expect(!emu_is_here(&m.e, &m.e.insn), "known although byte has changed, of case", b, i);
+            m.memory[m.e.regs.rip + b] ^= 1;
+        }
+        assert_int_equal(run(), OK);
+        memcpy(&there, m.memory + DATA + 8, 8);
+        expect(!to || there == (to == 8 ? value : (0xfedcba9800000000 | value)), "memory, case", there, i);
+        expect(!from || m.e.regs.gpr[reg] == (from == 8 ? there : (uint32_t)there), "register, case", m.e.regs.gpr[reg], i);
+    }
+    mode(LONG_64);
+    m.e.regs.rip = 0x1000 + PAGE - 4; /* eight bytes of it are not in its page */
+    code("89 c8 90 90");
+    assert_int_equal(emu_run(&m.e), EMU_OK);
+    m.e.regs.rip = 0x1000 + PAGE - 4;
+    assert_false(emu_is_here(&m.e, &m.e.insn));
+    conclude("told moves");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(segments), cmocka_unit_test(canonical_addresses), cmocka_unit_test(fetch), cmocka_unit_test(edges),
         cmocka_unit_test(crossing_faults), cmocka_unit_test(rules_of_the_manual), cmocka_unit_test(corrected), cmocka_unit_test(budgets),
         cmocka_unit_test(rep_faults), cmocka_unit_test(runs), cmocka_unit_test(small_things), cmocka_unit_test(random_bytes),
+        cmocka_unit_test(told_moves),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

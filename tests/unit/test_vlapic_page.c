@@ -74,7 +74,7 @@ static uint64_t read_at(struct vcpu *v, uint64_t gpa)
         return *(const uint32_t *)host;
     at(v, AT_MMIO);
     v->emu.regs.gpr[EMU_RSI] = gpa;
-    assert_int_equal(exit_npf(v, gpa, false, false), EXIT_RESUME);
+    assert_int_equal(exit_npf(v, gpa, false, false, true), EXIT_RESUME);
     return (uint32_t)*rax(v);
 }
 
@@ -89,7 +89,7 @@ static void write_at(struct vcpu *v, uint64_t gpa, uint32_t value)
     at(v, AT_MMIO + 1);
     *rax(v) = value;
     v->emu.regs.gpr[EMU_RDI] = gpa;
-    assert_int_equal(exit_npf(v, gpa, true, false), EXIT_RESUME);
+    assert_int_equal(exit_npf(v, gpa, true, false, true), EXIT_RESUME);
 }
 
 static void move(struct vcpu *v, uint64_t base)
@@ -399,7 +399,7 @@ static void instruction_fetch_from_apic_page_ends_the_domain(void **state)
     move(owner, BASE(PAGE));
     assert_null(reaches(owner, PAGE, false));
     owner->emu.regs.rip = PAGE;
-    (void)exit_npf(owner, PAGE, false, false);
+    (void)exit_npf(owner, PAGE, false, false, true);
     assert_int_equal(d->end, METRONOME_END_CRASH);
     finish();
     begin();
@@ -408,7 +408,7 @@ static void instruction_fetch_from_apic_page_ends_the_domain(void **state)
     assert_ptr_equal(reaches(other, PAGE, false), arena(PAGE));
     other->emu.regs.rip = PAGE; /* and the emulator finds an instruction there, with its operand on a device */
     other->emu.regs.gpr[EMU_RSI] = 0xfee00030;
-    assert_int_equal(exit_npf(other, 0xfee00030, false, false), EXIT_RESUME);
+    assert_int_equal(exit_npf(other, 0xfee00030, false, false, true), EXIT_RESUME);
     assert_int_equal(*rax(other) & 0xff, 0x14);
     assert_int_equal(d->end, METRONOME_END_NONE);
     finish();
@@ -420,7 +420,7 @@ static void event_through_apic_page_ends_the_domain(void **state)
     begin();
     move(owner, BASE(PAGE));
     inject_again(owner, 0x50, EVENT_INTR, false, 0);
-    (void)exit_npf(owner, PAGE + 0x80, true, false);
+    (void)exit_npf(owner, PAGE + 0x80, true, false, true);
     assert_int_equal(d->end, METRONOME_END_CRASH);
     assert_non_null(strstr(d->end_message, "cannot be delivered"));
     finish();
@@ -445,7 +445,7 @@ static void page_tables_in_apic_page_read_as_absent(void **state)
         d->vcpu[i]->vendor->r.cr3 = TABLES;
     }
     at(owner, AT_MMIO);
-    assert_int_equal(exit_npf(owner, PAGE + 4 * (CODE >> PAGE_SHIFT), true, false), EXIT_RESUME); /* from the walk to CODE */
+    assert_int_equal(exit_npf(owner, PAGE + 4 * (CODE >> PAGE_SHIFT), true, false, false), EXIT_RESUME); /* from the walk to CODE */
     assert_true(owner->event_pending && owner->event_vector == 14 && !(owner->event_error & 1));
     assert_int_equal(owner->vendor->r.cr2, owner->emu.regs.rip);
     load_regs(other);

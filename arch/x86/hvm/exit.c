@@ -39,8 +39,13 @@ static enum emu_status work(struct vcpu *v, enum emu_status (*whole)(struct emu 
     uint32_t mode = mode_key(&e->regs);
     uint8_t bytes[15];
     unsigned n;
-    enum emu_status status = emu_fetch(e, bytes, &n);
+    enum emu_status status;
 
+    if (c->mode == mode && emu_is_here(e, &c->insn)) {
+        e->insn = c->insn;
+        return decoded(e);
+    }
+    status = emu_fetch(e, bytes, &n);
     if (status != EMU_OK)
         return status;
     hvm_breathe();
@@ -190,7 +195,30 @@ enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in
     return EXIT_RESUME;
 }
 
-enum exit_action exit_emulate(struct vcpu *v)
+/* A MOV at one of our own devices, for which the CPU has translated the address: nothing there waits. */
+static bool move(struct vcpu *v)
+{
+    struct emu *e = &v->emu;
+    uint64_t gpa = v->io.fault_gpa, value = 0;
+    bool write = v->io.fault_write;
+    unsigned reg = 0, size = write ? emu_mov_to_memory(e, &value) : emu_mov_from_memory(e, &reg);
+
+    if (!size || (gpa & (size - 1)))
+        return false;
+    io_mmio(v, gpa, size, write, &value);
+    if (trace_on(TRACE_HVM_IOPORT_READ))
+        trace_io(false, write, gpa, value);
+    if (!write)
+        e->regs.gpr[reg] = value & all_ones(size);
+    return true;
+}
+
+static enum emu_status run_at_ours(struct emu *e)
+{
+    return move(e->ctx) ? emu_skip_decoded(e) : emu_run_decoded(e);
+}
+
+static enum exit_action emulate(struct vcpu *v, enum emu_status (*run_decoded)(struct emu *))
 {
     enum emu_status status;
 
@@ -198,7 +226,7 @@ enum exit_action exit_emulate(struct vcpu *v)
     load_regs(v);
     v->io.emulating = true;
     v->io.replayed = 0;
-    status = work(v, emu_run, emu_run_decoded);
+    status = work(v, emu_run, run_decoded);
     if (status == EMU_WAIT && v->io.waiting)
         return EXIT_LEAVE;
     v->io.logged = v->io.replayed = 0;
@@ -212,6 +240,11 @@ enum exit_action exit_emulate(struct vcpu *v)
     return EXIT_RESUME;
 }
 
+enum exit_action exit_emulate(struct vcpu *v)
+{
+    return emulate(v, emu_run_decoded);
+}
+
 #define BUDGET_OWN 1u /* with our own devices each iteration takes its time here: interrupts come in between */
 
 enum exit_action exit_string_io(struct vcpu *v, uint16_t port)
@@ -223,7 +256,7 @@ enum exit_action exit_string_io(struct vcpu *v, uint16_t port)
     return exit_emulate(v);
 }
 
-enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present)
+enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present, bool operand)
 {
     bool request = v->domain->has_dm && !io_is_ours(v, gpa) && !domain_ram(v->domain, gpa, false);
 
@@ -239,7 +272,9 @@ enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present
     }
     v->emu.budget = request ? BUDGET_REQUEST : BUDGET_OWN;
     v->io.further = false;
-    return exit_emulate(v);
+    v->io.fault_gpa = gpa;
+    v->io.fault_write = write;
+    return emulate(v, operand && io_is_ours(v, gpa) ? run_at_ours : emu_run_decoded);
 }
 
 enum exit_action exit_vmmcall(struct vcpu *v)

@@ -585,6 +585,7 @@ void chipset_expire(struct deadline *deadline)
     await_expiry(d);
     spin_lock(&c->lock);
     now = expiry_now(d);
+    hvm_breathe();
     c->deadline_ticks = NEVER;
     parts = advance_due(c, now);
     hvm_breathe();

@@ -7,7 +7,7 @@
 #define ENTRY_AT_LEAST 32u /* TSC ticks from an await's end to the guest's first instruction: as many instructions, and VMRUN */
 #define ADVANCE_DECAY 512u  /* of what an entry waited, the share that the timer fires later */
 #define BREATHS 4u
-#define INJECTION_TICKS 1500u /* before the moment an entry chooses what it injects, and is left for nobody else any more */
+#define INJECTION_TICKS 2500u /* before the moment an entry chooses what it injects, by way of the PIC too; it is left for nobody any more */
 #define QUIET_TICKS 300u /* behind the moment: by then the handler has begun */
 #define BREATH_TICKS 500u   /* nobody is let in any more so shortly before the moment that an entry waits for */
 

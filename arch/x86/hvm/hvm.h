@@ -204,6 +204,8 @@ struct io_state {
     bool emulating;          /* the answer is for an instruction that runs again */
     bool again;              /* run it at the next entry */
     bool further;            /* this exit has been counted: an iteration of its instruction is committed */
+    uint64_t fault_gpa;      /* what the instruction under emulation has exited for, where its operand is */
+    bool fault_write;
     unsigned logged, replayed;
     struct access log[ACCESS_LOG]; /* accesses of the instruction under emulation, for its next run */
 };
@@ -753,7 +755,8 @@ enum exit_action exit_msr(struct vcpu *v, bool write);
 enum exit_action exit_port(struct vcpu *v, uint16_t port, unsigned size, bool in, uint64_t next); /* the RIP behind it */
 #define BUDGET_REQUEST 4096u /* iterations at most that go to the device model as one request */
 enum exit_action exit_string_io(struct vcpu *v, uint16_t port);
-enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present);
+/* `operand`: it is the address that the instruction accesses, and not that of one of the tables on the way there. */
+enum exit_action exit_npf(struct vcpu *v, uint64_t gpa, bool write, bool present, bool operand);
 enum exit_action exit_vmmcall(struct vcpu *v);
 enum exit_action exit_emulate(struct vcpu *v);        /* the instruction at RIP through the emulator */
 enum exit_action exit_triple_fault(struct vcpu *v);

@@ -179,6 +179,17 @@ enum emu_status emu_translate(struct emu *e, uint64_t linear, unsigned access, u
 uint64_t emu_linear_rip(const struct emu_regs *r);
 
 /*
+ * Is the decoded instruction a MOV of 4 or 8 bytes to memory (*value is what it stores), or from memory to a general register (*reg,
+ * whose upper half such a load clears)? The size, or 0. Who knows its operand's address can do it without emu_run_decoded(), with
+ * emu_skip_decoded() behind it.
+ */
+unsigned emu_mov_to_memory(const struct emu *e, uint64_t *value);
+unsigned emu_mov_from_memory(const struct emu *e, unsigned *reg);
+
+/* Do the bytes at CS:RIP say `insn`, decoded in the present mode? False also where it is long, or near the end of its page. */
+bool emu_is_here(struct emu *e, const struct emu_insn *insn);
+
+/*
  * Reads up to 15 instruction bytes at CS:RIP, stopping before a page that faults or is not RAM; *n gets the count (0 with
  * EMU_EXCEPTION, or EMU_UNHANDLED if the first page is not RAM). Where emu_decode() then wants more bytes, or 15 are too
  * few, emu_run() knows which exception that is.

@@ -53,6 +53,31 @@ static enum emu_status run_mov_rm_imm(struct emu *e)
     return emu_finish(e);
 }
 
+unsigned emu_mov_to_memory(const struct emu *e, uint64_t *value)
+{
+    const struct emu_insn *i = &e->insn;
+    unsigned size = i->operand_size >= 4 ? i->operand_size : 0;
+
+    switch (i->handler) {
+    case HANDLER_MOV_RM_R: *value = e->regs.gpr[modrm_reg(i)] & size_mask(i->operand_size); return modrm_mod(i) != 3 ? size : 0;
+    case HANDLER_MOV_RM_IMM: *value = i->immediate & size_mask(i->operand_size); return modrm_mod(i) != 3 && !modrm_digit(i) ? size : 0;
+    case HANDLER_MOV_MOFFS_ACC: *value = e->regs.gpr[EMU_RAX] & size_mask(i->operand_size); return size;
+    default: return 0;
+    }
+}
+
+unsigned emu_mov_from_memory(const struct emu *e, unsigned *reg)
+{
+    const struct emu_insn *i = &e->insn;
+    unsigned size = i->operand_size >= 4 ? i->operand_size : 0;
+
+    switch (i->handler) {
+    case HANDLER_MOV_R_RM: *reg = modrm_reg(i); return modrm_mod(i) != 3 ? size : 0;
+    case HANDLER_MOV_ACC_MOFFS: *reg = EMU_RAX; return size;
+    default: return 0;
+    }
+}
+
 static enum emu_status run_mov_acc_moffs(struct emu *e)
 {
     unsigned size = e->insn.operand_size;

@@ -55,6 +55,23 @@ enum emu_status emu_fetch(struct emu *e, uint8_t bytes[15], unsigned *n)
     return EMU_OK;
 }
 
+bool emu_is_here(struct emu *e, const struct emu_insn *insn)
+{
+    uint64_t gpa, now, then;
+    const uint8_t *page;
+
+    if (!insn->length || insn->length > sizeof(now) || room_at_rip(&e->regs) < insn->length || translate_code(e, 0, &gpa) != EMU_OK ||
+        (gpa & PAGE_OFFSET) > PAGE_BYTES - sizeof(now))
+        return false;
+    page = e->ops->ram_page(e->ctx, gpa & ~(uint64_t)PAGE_OFFSET, false);
+    if (!page)
+        return false;
+    e->code = page + (gpa & PAGE_OFFSET);
+    __builtin_memcpy(&now, e->code, sizeof(now));
+    __builtin_memcpy(&then, insn->bytes, sizeof(then));
+    return !((now ^ then) << (64 - 8 * insn->length));
+}
+
 /* The fault for the first byte that emu_fetch() could not give. */
 static enum emu_status fetch_fault(struct emu *e, unsigned n)
 {

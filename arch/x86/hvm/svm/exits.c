@@ -99,14 +99,14 @@ static __attribute__((noinline)) void trace_npf(const struct vcpu *v, uint64_t g
     trace_record(TRACE_HVM_NPF, TRACE_LONG(gpa), TRACE_LONG(UINT64_MAX), 0, ram ? 0 : 4);
 }
 
-/* EXITINFO1: bit 0 present, 1 write. EXITINFO2: the guest-physical address. */
+/* EXITINFO1: bit 0 present, 1 write, 32 not amid the walk of the guest's tables. EXITINFO2: the guest-physical address. */
 static enum exit_action on_npf(struct vcpu *v)
 {
     const struct vmcb *c = vmcb_of(v);
 
     if (trace_on(TRACE_HVM_NPF))
         trace_npf(v, c->exitinfo2);
-    return exit_npf(v, c->exitinfo2, c->exitinfo1 & 2, c->exitinfo1 & 1);
+    return exit_npf(v, c->exitinfo2, c->exitinfo1 & 2, c->exitinfo1 & 1, c->exitinfo1 >> 32 & 1);
 }
 
 static enum exit_action on_iret(struct vcpu *v)

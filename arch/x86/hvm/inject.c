@@ -185,6 +185,7 @@ struct injection inject_next(struct vcpu *v, struct injectability can, int *want
         i = take_nmi(v);
         nmi = false;
     } else if (interrupt && can.interrupts) {
+        hvm_breathe();
         i = take_interrupt(v);
         vcpu_drain(v);
         nmi = v->nmi_pending && !v->nmi_blocked;

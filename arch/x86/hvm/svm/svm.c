@@ -109,6 +109,8 @@ static void fill_controls(struct vcpu *v)
     c->np_enable = 1;
 }
 
+_Static_assert(sizeof(struct vendor_state) <= PAGE_SIZE, "it has a page");
+
 static bool svm_vcpu_init(struct vcpu *v)
 {
     struct vendor_state *s = alloc_pages(0);
@@ -275,7 +277,7 @@ void svm_load_regs(struct vcpu *v)
 
 static struct skipped *skipped_at(const struct vcpu *v, uint64_t rip)
 {
-    return &v->vendor->skipped[(rip ^ rip >> 5) % SKIPPED];
+    return &v->vendor->skipped[rip * 0x9e3779b97f4a7c15ull >> (64 - SKIPPED_BITS)]; /* by the golden ratio: neighbours are apart */
 }
 
 static uint32_t four_bytes(const uint8_t *at)

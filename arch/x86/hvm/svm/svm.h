@@ -18,7 +18,7 @@ struct skipped {
     const uint8_t *code;
     uint32_t exitcode, bytes;
 };
-#define SKIPPED 32u
+#define SKIPPED_BITS 6u
 
 struct vendor_state {
     struct vmcb *vmcb;
@@ -32,7 +32,7 @@ struct vendor_state {
     bool leave;          /* this entry is to be left at once */
     bool at_rest;        /* the last entry injected nothing, and the VMCB asks for no exit on account of an event */
     bool flush;          /* its translations on this pCPU are stale */
-    struct skipped skipped[SKIPPED];
+    struct skipped skipped[1u << SKIPPED_BITS];
 };
 
 static inline struct vmcb *vmcb_of(const struct vcpu *v)

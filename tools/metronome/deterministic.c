@@ -241,7 +241,7 @@ static void write_trace(struct outer_run *o)
     if (r.to < 0)
         r.error = strerror(errno);
     else if (trace_open(&r, (void *)((char *)o->recorder + METRONOME_CONTROL_TRACE), RECORDER_BYTES - METRONOME_CONTROL_TRACE))
-        whole = trace_take(&r) && trace_tell_lost(&r);
+        whole = trace_take_rest(&r);
     if (!whole)
         fprintf(stderr, "metronome: %s: %s\n", o->run->trace, r.error);
     trace_close(&r);

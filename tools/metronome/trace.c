@@ -190,16 +190,30 @@ bool trace_take(struct trace_reader *r)
     return true;
 }
 
-bool trace_tell_lost(struct trace_reader *r)
+static uint64_t lost_in(const struct trace_reader *r, unsigned ring)
+{
+    return __atomic_load_n(&r->shared->ring[ring].lost, __ATOMIC_ACQUIRE);
+}
+
+static bool tell_lost(struct trace_reader *r, unsigned ring, uint32_t lost)
 {
     enum { WORDS = 5 };
+    const uint32_t record[WORDS] = {METRONOME_TRACE_LOST | METRONOME_TRACE_EXTRA(WORDS - 1), lost};
 
+    r->lost += lost;
+    return put_window(r, ring, record, WORDS);
+}
+
+/* A pCPU may be amid its last record still: the count that it clears has become a record of the ring before. */
+bool trace_take_rest(struct trace_reader *r)
+{
     for (unsigned i = 0; i < r->rings; i++) {
-        uint32_t lost = (uint32_t)r->shared->ring[i].lost;
-        const uint32_t record[WORDS] = {METRONOME_TRACE_LOST | METRONOME_TRACE_EXTRA(WORDS - 1), lost};
+        uint64_t before = lost_in(r, i), lost;
 
-        r->lost += lost;
-        if (lost && !put_window(r, i, record, WORDS))
+        if (!take_ring(r, i))
+            return false;
+        lost = lost_in(r, i);
+        if (lost ? !tell_lost(r, i, (uint32_t)lost) : before && !take_ring(r, i))
             return false;
     }
     return true;

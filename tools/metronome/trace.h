@@ -37,7 +37,7 @@ void trace_close(struct trace_reader *r);
 /* Takes what is in the rings. False: `error` says why. */
 bool trace_take(struct trace_reader *r);
 
-/* After the last trace_take(): how many records were lost that no record tells of. */
-bool trace_tell_lost(struct trace_reader *r);
+/* When nothing is traced any more: takes the rest, and tells how many records were lost that no record tells of. */
+bool trace_take_rest(struct trace_reader *r);
 
 #endif

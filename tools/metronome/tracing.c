@@ -284,7 +284,7 @@ static bool read_rings(struct tracing *t)
             return false;
         }
     }
-    return trace_take(&t->reader) && trace_tell_lost(&t->reader);
+    return trace_take_rest(&t->reader);
 }
 
 static int failed(const char *path, const char *why)

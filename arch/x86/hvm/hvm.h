@@ -498,8 +498,9 @@ void hvm_hold(uint64_t *hold_until, uint64_t host_tsc);
  * deadlines wait, and so does what interrupts ask the loop for. At most ADVANCE_MAX ticks, and some.
  */
 void hvm_be_quiet(struct vcpu *v, uint64_t host_tsc);
-/* The longer part of the wait; false: the pCPU's loop is asked to look, and others may come first. */
+/* The longer part of the wait; false: one who comes before it wants the CPU. */
 bool hvm_await_injection(struct vcpu *v, uint64_t until);
+/* The rest, right before the entry; with it the quiet ends. 0: there is no moment to wait for. */
 void hvm_await(struct hvm_pcpu *p, struct vcpu *v, uint64_t until);
 void hvm_let_in(struct hvm_pcpu *p, bool halt);  /* interrupts, for a moment or until one comes */
 

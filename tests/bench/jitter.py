@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """
 How late timers' interrupts are, in instructions: tests/guest/jitter alone, beside tests/guest/storm on the same CPU, and under KVM
-in the same outer QEMU; then cyclictest in a Linux guest on both. Prints tables; build/bench/jitter.json has all of it, with
-every sample, build/bench/jitter.svg the percentiles as curves.
+in the same outer QEMU; then cyclictest in a Linux guest on both; then, in time, beside a storm on another CPU. Prints tables;
+build/bench/jitter.json has all of it, with every sample, build/bench/jitter.svg the percentiles as curves.
 
-usage: jitter.py [--samples N] [--no-peer] [--no-cyclictest]
+usage: jitter.py [--samples N] [--no-peer] [--no-cyclictest] [--no-neighbour]
 """
 import argparse
 import json
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from machine import BUILD, Failure, INNER, VMLINUZ, archive, kvm, metronome, progress, versions  # noqa: E402
+from machine import BUILD, Failure, INNER, VMLINUZ, archive, kvm, metronome, progress, timed, versions  # noqa: E402
 
 GUEST, STORM = BUILD + "/guest/jitter.elf", BUILD + "/guest/storm.elf"
 FIGURES = ("p50", "p99", "p99.9", "max")
@@ -61,6 +61,36 @@ def on_kvm(samples, words="", storm=None):
     script = guest if storm is None else neighbour % STORMS[storm] + guest + "kill $!\n"
     log = "jitter-kvm" + ("-" + storm.replace(" ", "-") if storm else "")
     return figures(kvm(script, {"guest/jitter.elf": GUEST, "guest/storm.elf": STORM}, LIMIT, log, "jitter "), whole=False)
+
+
+def neighbour_of_ours(samples, storms):
+    """TSC deadlines on one CPU, alone or with a storm on the other, in TSC ticks."""
+    modules = ["%s tsc samples=%d" % (GUEST, samples)] + [STORM] * storms
+    output = metronome(modules, "mem=32 until=0 guests=" + ",".join(str(i) for i in range(len(modules))), LIMIT,
+                       "neighbour-%d" % storms, outer=timed(2))
+    return figures(output, "0: " if storms else "")
+
+
+def neighbour_of_kvm(samples, storms):
+    guest = INNER + " -m 64 -debugcon stdio -kernel /guest/jitter.elf -append 'samples=%d tsc'\n" % samples
+    storm = "taskset 2 " + INNER + " -m 64 -debugcon file:/tmp/storm -kernel /guest/storm.elf </dev/null &\n"
+    script = storm * storms + "taskset 1 " + guest + "kill $!\n" * storms
+    output = kvm(script, {"guest/jitter.elf": GUEST, "guest/storm.elf": STORM}, LIMIT, "neighbour-kvm-%d" % storms, "jitter ",
+                 outer=timed(2))
+    return figures(output, whole=False)
+
+
+def neighbours(samples, peer):
+    """What is in the table is the machine below as well: only what the storm makes of it, by ratio, says something."""
+    results = {}
+    for who, run in [("Metronome", neighbour_of_ours)] + ([("KVM", neighbour_of_kvm)] if peer else []):
+        progress("%s, a storm on the other CPU, in time" % who)
+        quiet, stormy = run(samples, 0), run(samples, 1)
+        results[who] = {"alone": quiet, "beside": stormy}
+        table(who + ", in time, TSC ticks", {"%s, %s" % (name[len("TSC deadline, "):], at): f[name]
+                                             for name in quiet for at, f in [("alone", quiet), ("beside", stormy)]})
+        ratios("%s: beside a storm on the other CPU, by alone" % who, quiet, stormy)
+    return results
 
 
 def cyclictest_files():
@@ -176,6 +206,7 @@ def main():
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--no-cyclictest", action="store_true")
+    parser.add_argument("--no-neighbour", action="store_true")
     options = parser.parse_args()
     os.makedirs(BUILD + "/bench", exist_ok=True)
     results = {"versions": versions(), "samples": options.samples, "metronome": {"beside": {}}}
@@ -205,6 +236,8 @@ def main():
         table("cyclictest in Linux, ns", {k: v for k, v in [("Metronome", ours), ("KVM", theirs)] if v})
         if theirs:
             ratios("KVM by Metronome", {"cyclictest": ours}, {"cyclictest": theirs})
+    if not options.no_neighbour:
+        results["neighbour"] = neighbours(options.samples, not options.no_peer)
     results["goals"] = goals(results)
     with open(BUILD + "/bench/jitter.json", "w") as f:
         json.dump(results, f, indent=1)

@@ -45,8 +45,8 @@ def log_text(log):
         return f.read().replace("\r", "")
 
 
-def metronome(modules, options, limit, log, memory=512):
-    command = OUTER + ["-m", str(memory), "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", BUILD + "/metronome.elf",
+def metronome(modules, options, limit, log, memory=512, outer=OUTER):
+    command = outer + ["-m", str(memory), "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-kernel", BUILD + "/metronome.elf",
                        "-initrd", ",".join(modules), "-append", "exit=0xf4 " + options]
     output = output_of(command, limit, log)
     if output is None:
@@ -82,9 +82,10 @@ def nests():
         return False
 
 
-def timed():
-    """The outer machine in real time."""
-    return OUTER_TIMED + (["-accel", "kvm", "-cpu", "host"] if nests() else ["-accel", "tcg,thread=single", "-cpu", "max"])
+def timed(cpus=1):
+    """The outer machine in real time; CPUs that are to disturb each other only as real ones do have a thread each."""
+    tcg = "tcg,thread=" + ("single" if cpus == 1 else "multi")
+    return OUTER_TIMED + (["-accel", "kvm", "-cpu", "host"] if nests() else ["-accel", tcg, "-cpu", "max"]) + ["-smp", str(cpus)]
 
 
 def kvm_machine(outer, initrd):

@@ -32,8 +32,6 @@ ALLOWED = [
      "apart when the machine is busy: the host runs something else in between, and Linux skips one comparison of clocks"),
     (r"tsc: Marking TSC unstable due to could not calculate TSC khz", "as above, where acpi=off leaves no other reference than the "
      "PIT: it counts its timer interrupts instead"),
-    (r"hpet: Lost \d+ RTC interrupts", "Linux makes the RTC's interrupts from an HPET comparator at 64 Hz and counts as lost what comes more than "
-     "15.6 ms late; the machine's CPUs share one thread, which gives each of them turns of up to 100 ms when others compute"),
     (r"TSC unstable due to boot parameter", "our own words: notsc"),
     (r"[Cc]ommand line: ", "our own words"),
 ]

@@ -74,11 +74,10 @@ void hvm_be_quiet(struct vcpu *v, uint64_t host_tsc)
 {
     struct hvm_pcpu *p = this_hvm();
     uint64_t until = host_tsc + QUIET_TICKS;
-    bool others_first = deadline_before(&p->deadlines, until + p->advance, comes_before, v);
 
     if (host_tsc > rdtsc() + ADVANCE_MAX)
         return;
-    p->quiet_until = others_first ? 0 : until;
+    p->quiet_until = deadline_before(&p->deadlines, until + p->advance, comes_before, v) ? 0 : until;
     p->quiet_for = v->domain;
 }
 
